@@ -126,8 +126,11 @@ export class Layout<F extends Fields = Fields> {
     this.fields = fields;
   }
 
-  /** Names of all fields, reserved ones included, in table order. */
-  get names(): (keyof F & string)[] {
+  /**
+   * Names of all fields, reserved ones included, in table order. Typed as strings: a list of keyof F would keep an STE's
+   * layout from being passed where any `Layout` is wanted.
+   */
+  get names(): string[] {
     return Object.keys(this.fields);
   }
 
