@@ -1,9 +1,12 @@
 /** Tables of every layout, and the rules about them. One source of truth for all other parts. */
 export * from './cd.ts';
+export * from './commands.ts';
 export * from './encodings.ts';
+export * from './events.ts';
 export * from './id-registers.ts';
 export * from './l1cd.ts';
 export * from './l1std.ts';
 export * from './layout.ts';
+export * from './registers.ts';
 export * from './ste.ts';
 export * from './vms.ts';

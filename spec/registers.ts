@@ -10,7 +10,6 @@ import * as mpamDpt from './registers/mpam-dpt.ts';
 import * as queues from './registers/queues.ts';
 
 export * from './registers/atos.ts';
-export * from './registers/attributes.ts';
 export * from './registers/component-id.ts';
 export * from './registers/control.ts';
 export * from './registers/ecmdq.ts';

@@ -1,18 +1,21 @@
 /** Control registers: CR0 to AGBPA, S2PII (IHI 0070 6.3.9 to 6.3.15, 6.3.17). */
+import { MEMATTR, SHAREABILITY, STAGE2_PERMISSIONS } from '../encodings.ts';
 import { register } from '../layout.ts';
-import { CACHEABILITY, MEM_ATTR, SHAREABILITY } from './attributes.ts';
+
+/** Cacheability of table and queue accesses; 3 is reserved and acts as NC. */
+const CACHEABILITY = { NC: 0, WB: 1, WT: 2 } as const;
 
 const CR0_FIELDS = {
   RES0_31_11: { bits: [31, 11], reserved: 'RES0' },
   DPT_WALK_EN: { bits: [10, 10], when: 'IDR3.DPT', text: 'DPT walks' },
-  RES0_9_9: { bits: [9, 9], reserved: 'RES0' },
+  RES0_9: { bits: [9, 9], reserved: 'RES0' },
   VMW: {
     bits: [8, 6],
     when: 'IDR0.VMW',
     values: { EXACT: 0, IGNORE_1: 1, IGNORE_2: 2, IGNORE_3: 3, IGNORE_4: 4 },
     text: 'low VMID bits that invalidation ignores; reserved values act as EXACT',
   },
-  RES0_5_5: { bits: [5, 5], reserved: 'RES0' },
+  RES0_5: { bits: [5, 5], reserved: 'RES0' },
   ATSCHK: {
     bits: [4, 4],
     when: 'IDR0.ATS',
@@ -67,44 +70,27 @@ export const CR2 = register(
   },
 );
 
-const S2PII_VALUES = {
-  NONE: 0,
-  MRO: 2,
-  MRO_TL1: 3,
-  WO: 4,
-  MRO_TL0: 6,
-  MRO_TL01: 7,
-  RO: 8,
-  RO_uX: 9,
-  RO_pX: 10,
-  RO_puX: 11,
-  RW: 12,
-  RW_uX: 13,
-  RW_pX: 14,
-  RW_puX: 15,
-} as const;
-
 /** Stage 2 permissions by PIIndex (6.3.17). 1 and 5 are reserved and act as NONE. */
 export const S2PII = register(
   'S2PII',
   { offset: 0x30, width: 64, access: 'RW', section: '6.3.17', when: 'IDR3.S2PI', text: 'stage 2 permissions by index' },
   {
-    Perm15: { bits: [63, 60], values: S2PII_VALUES },
-    Perm14: { bits: [59, 56], values: S2PII_VALUES },
-    Perm13: { bits: [55, 52], values: S2PII_VALUES },
-    Perm12: { bits: [51, 48], values: S2PII_VALUES },
-    Perm11: { bits: [47, 44], values: S2PII_VALUES },
-    Perm10: { bits: [43, 40], values: S2PII_VALUES },
-    Perm9: { bits: [39, 36], values: S2PII_VALUES },
-    Perm8: { bits: [35, 32], values: S2PII_VALUES },
-    Perm7: { bits: [31, 28], values: S2PII_VALUES },
-    Perm6: { bits: [27, 24], values: S2PII_VALUES },
-    Perm5: { bits: [23, 20], values: S2PII_VALUES },
-    Perm4: { bits: [19, 16], values: S2PII_VALUES },
-    Perm3: { bits: [15, 12], values: S2PII_VALUES },
-    Perm2: { bits: [11, 8], values: S2PII_VALUES },
-    Perm1: { bits: [7, 4], values: S2PII_VALUES },
-    Perm0: { bits: [3, 0], values: S2PII_VALUES },
+    Perm15: { bits: [63, 60], values: STAGE2_PERMISSIONS },
+    Perm14: { bits: [59, 56], values: STAGE2_PERMISSIONS },
+    Perm13: { bits: [55, 52], values: STAGE2_PERMISSIONS },
+    Perm12: { bits: [51, 48], values: STAGE2_PERMISSIONS },
+    Perm11: { bits: [47, 44], values: STAGE2_PERMISSIONS },
+    Perm10: { bits: [43, 40], values: STAGE2_PERMISSIONS },
+    Perm9: { bits: [39, 36], values: STAGE2_PERMISSIONS },
+    Perm8: { bits: [35, 32], values: STAGE2_PERMISSIONS },
+    Perm7: { bits: [31, 28], values: STAGE2_PERMISSIONS },
+    Perm6: { bits: [27, 24], values: STAGE2_PERMISSIONS },
+    Perm5: { bits: [23, 20], values: STAGE2_PERMISSIONS },
+    Perm4: { bits: [19, 16], values: STAGE2_PERMISSIONS },
+    Perm3: { bits: [15, 12], values: STAGE2_PERMISSIONS },
+    Perm2: { bits: [11, 8], values: STAGE2_PERMISSIONS },
+    Perm1: { bits: [7, 4], values: STAGE2_PERMISSIONS },
+    Perm0: { bits: [3, 0], values: STAGE2_PERMISSIONS },
   },
 );
 
@@ -133,7 +119,7 @@ export const GBPA = register(
     ALLOCCFG: { bits: [11, 8], text: '0xxx: incoming hints; 1rwt: force RA, WA, TR' },
     RES0_7_5: { bits: [7, 5], reserved: 'RES0' },
     MTCFG: { bits: [4, 4], values: { INCOMING: 0, MEMATTR: 1 } },
-    MemAttr: { bits: [3, 0], values: MEM_ATTR },
+    MemAttr: { bits: [3, 0], values: MEMATTR },
   },
 );
 

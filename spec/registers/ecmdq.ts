@@ -81,7 +81,7 @@ export const ECMDQ_BASE = register(
     text: 'enhanced Command queue address and size',
   },
   {
-    RES0_63_63: { bits: [63, 63], reserved: 'RES0' },
+    RES0_63: { bits: [63, 63], reserved: 'RES0' },
     RA: { bits: [62, 62], text: 'read-allocate hint' },
     RES0_61_56: { bits: [61, 56], reserved: 'RES0' },
     ADDR: { bits: [55, 5], address: 5 },

@@ -1,6 +1,6 @@
 /** Interrupt and global error registers (IHI 0070 6.3.16, 6.3.18 to 6.3.23, 6.3.30 to 6.3.36). */
+import { MEMATTR, SHAREABILITY } from '../encodings.ts';
 import { register } from '../layout.ts';
-import { MEM_ATTR, SHAREABILITY } from './attributes.ts';
 
 const IRQ_CTRL_FIELDS = {
   RES0_31_3: { bits: [31, 3], reserved: 'RES0' },
@@ -34,7 +34,7 @@ const GERROR_FIELDS = {
   MSI_CMDQ_ABT_ERR: { bits: [4, 4], when: 'IDR0.MSI', text: 'CMD_SYNC MSI write aborted' },
   PRIQ_ABT_ERR: { bits: [3, 3], when: 'IDR0.PRI', text: 'PRI queue access aborted' },
   EVENTQ_ABT_ERR: { bits: [2, 2], text: 'Event queue access aborted' },
-  RES0_1_1: { bits: [1, 1], reserved: 'RES0' },
+  RES0_1: { bits: [1, 1], reserved: 'RES0' },
   CMDQ_ERR: { bits: [0, 0], text: 'Command queue error, code in CMDQ_CONS.ERR' },
 } as const;
 
@@ -63,7 +63,7 @@ const CFG1_FIELDS = { DATA: { bits: [31, 0], text: 'what the MSI writes' } } as 
 const CFG2_FIELDS = {
   RES0_31_6: { bits: [31, 6], reserved: 'RES0' },
   SH: { bits: [5, 4], values: SHAREABILITY },
-  MemAttr: { bits: [3, 0], values: MEM_ATTR },
+  MemAttr: { bits: [3, 0], values: MEMATTR },
 } as const;
 
 /** GERROR MSI address (6.3.21). */
@@ -154,6 +154,6 @@ export const PRIQ_IRQ_CFG2 = register(
     LO: { bits: [31, 31], values: { NOT_EMPTY: 0, LAST: 1 }, text: 'interrupt when not empty, or on a Last message' },
     RES0_30_6: { bits: [30, 6], reserved: 'RES0' },
     SH: { bits: [5, 4], when: 'IDR0.MSI', values: SHAREABILITY },
-    MemAttr: { bits: [3, 0], when: 'IDR0.MSI', values: MEM_ATTR },
+    MemAttr: { bits: [3, 0], when: 'IDR0.MSI', values: MEMATTR },
   },
 );

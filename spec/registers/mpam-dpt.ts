@@ -55,7 +55,7 @@ export const DPT_BASE = register(
   'DPT_BASE',
   { offset: 0x200, width: 64, access: 'RW', section: '6.3.46', when: 'IDR3.DPT', text: 'DPT address' },
   {
-    RES0_63_63: { bits: [63, 63], reserved: 'RES0' },
+    RES0_63: { bits: [63, 63], reserved: 'RES0' },
     RA: { bits: [62, 62], text: 'read-allocate hint' },
     RES0_61_56: { bits: [61, 56], reserved: 'RES0' },
     BADDR: { bits: [55, 12], address: 12 },

@@ -6,7 +6,7 @@ export const STRTAB_BASE = register(
   'STRTAB_BASE',
   { offset: 0x80, width: 64, access: 'RW', section: '6.3.24', text: 'Stream table address' },
   {
-    RES0_63_63: { bits: [63, 63], reserved: 'RES0' },
+    RES0_63: { bits: [63, 63], reserved: 'RES0' },
     RA: { bits: [62, 62], text: 'read-allocate hint' },
     RES0_61_56: { bits: [61, 56], reserved: 'RES0' },
     ADDR: { bits: [55, 6], address: 6 },
@@ -33,7 +33,7 @@ export const STRTAB_BASE_CFG = register(
 );
 
 const BASE_RA_FIELDS = {
-  RES0_63_63: { bits: [63, 63], reserved: 'RES0' },
+  RES0_63: { bits: [63, 63], reserved: 'RES0' },
   RA: { bits: [62, 62], text: 'read-allocate hint' },
   RES0_61_56: { bits: [61, 56], reserved: 'RES0' },
   ADDR: { bits: [55, 5], address: 5 },
@@ -41,7 +41,7 @@ const BASE_RA_FIELDS = {
 } as const;
 
 const BASE_WA_FIELDS = {
-  RES0_63_63: { bits: [63, 63], reserved: 'RES0' },
+  RES0_63: { bits: [63, 63], reserved: 'RES0' },
   WA: { bits: [62, 62], text: 'write-allocate hint' },
   RES0_61_56: { bits: [61, 56], reserved: 'RES0' },
   ADDR: { bits: [55, 5], address: 5 },
@@ -87,7 +87,7 @@ export const CMDQ_CONS = register(
   'CMDQ_CONS',
   { offset: 0x9c, width: 32, access: 'RW', section: '6.3.28', text: 'Command queue read index and error' },
   {
-    RES0_31_31: { bits: [31, 31], reserved: 'RES0' },
+    RES0_31: { bits: [31, 31], reserved: 'RES0' },
     ERR: { bits: [30, 24], values: CERROR, text: 'why consumption stopped' },
     RES0_23_20: { bits: [23, 20], reserved: 'RES0' },
     RD: { bits: [19, 0], text: 'read index and wrap bit' },
