@@ -1,6 +1,8 @@
 /** Tables of every layout, and the rules about them. One source of truth for all other parts. */
+export * from './caps.ts';
 export * from './cd.ts';
 export * from './commands.ts';
+export * from './descriptors.ts';
 export * from './encodings.ts';
 export * from './events.ts';
 export * from './id-registers.ts';
