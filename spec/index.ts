@@ -9,6 +9,8 @@ export * from './id-registers.ts';
 export * from './l1cd.ts';
 export * from './l1std.ts';
 export * from './layout.ts';
+export * from './pri.ts';
 export * from './registers.ts';
 export * from './ste.ts';
+export * from './tegra241.ts';
 export * from './vms.ts';
