@@ -1,0 +1,159 @@
+/**
+ * What hardware announces that it does. A block holds one nullable observer and tests it once for each act it
+ * announces; without an observer nothing is built.
+ *
+ * Records (`words`, `transaction`) are the hardware's own scratch: valid during the call only. Copy what is to be kept.
+ */
+import type { Words } from '../../spec/layout.ts';
+import type { TlbInvalidation, Transaction } from './transaction.ts';
+
+/** A register access by a CPU. `ignored`: why a write had no effect, '' if it had. */
+export interface RegisterAccess {
+  readonly kind: 'register-read' | 'register-write';
+  readonly smmu: string;
+  readonly offset: number;
+  /** Bytes. */
+  readonly size: number;
+  readonly hi: number;
+  readonly lo: number;
+  readonly ignored: string;
+}
+
+/** A command left a queue, or made it stop (`error` is the CERROR code, 0 for none). */
+export interface CommandAct {
+  readonly kind: 'command' | 'command-error';
+  readonly smmu: string;
+  /** 'cmdq', 'ecmdq3', 'vcmdq0.1' ... */
+  readonly queue: string;
+  /** Index and wrap bit as in CONS. */
+  readonly index: number;
+  readonly words: Words;
+  readonly error: number;
+  /** The legality rule that a CERROR_ILL broke, else ''. */
+  readonly rule: string;
+}
+
+/** An invalidation took effect on the TLB. */
+export interface TlbInvalidated {
+  readonly kind: 'tlb-invalidated';
+  readonly smmu: string;
+  readonly invalidation: TlbInvalidation;
+}
+
+/** Cached configuration was dropped. `lastSid` is the end of the range, included. */
+export interface ConfigInvalidated {
+  readonly kind: 'config-invalidated';
+  readonly smmu: string;
+  readonly what: 'STE' | 'CD' | 'ALL' | 'VMS';
+  readonly firstSid: number;
+  readonly lastSid: number;
+  /** SubstreamID of a single CD, else -1. */
+  readonly SubstreamID: number;
+  readonly leaf: boolean;
+}
+
+/** An event or PRI record was written, or why it was not. */
+export interface RecordAct {
+  readonly kind: 'event' | 'pri';
+  readonly smmu: string;
+  readonly words: Words;
+  readonly result: 'written' | 'full' | 'disabled' | 'aborted' | 'overflow' | 'pending' | 'discarded';
+}
+
+/** Bits of GERROR that became active, or were acknowledged. */
+export interface GlobalErrorAct {
+  readonly kind: 'gerror' | 'gerror-acknowledged';
+  readonly smmu: string;
+  readonly bits: number;
+}
+
+/** Where an interrupt came from. */
+export type InterruptSource = 'eventq' | 'priq' | 'gerror' | 'cmdsync';
+
+/** An interrupt left: an edge on the wire, or an MSI write (`aborted`: nothing answered at the address). */
+export interface InterruptAct {
+  readonly kind: 'interrupt';
+  readonly smmu: string;
+  readonly source: InterruptSource;
+  readonly how: 'wired' | 'msi' | 'event';
+  readonly addrHi: number;
+  readonly addrLo: number;
+  readonly data: number;
+  readonly aborted: boolean;
+}
+
+/** A client transaction went through translation. */
+export interface TranslationAct {
+  readonly kind: 'translation';
+  readonly smmu: string;
+  readonly transaction: Transaction;
+}
+
+/** A stalled transaction's life. */
+export interface StallAct {
+  readonly kind: 'stalled' | 'retried' | 'terminated';
+  readonly smmu: string;
+  readonly StreamID: number;
+  readonly STAG: number;
+}
+
+/** A handshake field took effect: CR0, IRQ_CTRL or GBPA. */
+export interface UpdateAct {
+  readonly kind: 'update';
+  readonly smmu: string;
+  readonly register: 'CR0' | 'IRQ_CTRL' | 'GBPA';
+  readonly before: number;
+  readonly after: number;
+}
+
+/** A cache entry came or went without being asked: prefetch, eviction. */
+export interface SpeculativeAct {
+  readonly kind: 'prefetch' | 'evict';
+  readonly smmu: string;
+  readonly what: string;
+}
+
+/** An endpoint accessed memory with an address that came out of translation, or was refused there. */
+export interface DmaAct {
+  readonly kind: 'dma';
+  readonly endpoint: string;
+  readonly isWrite: boolean;
+  readonly paHi: number;
+  readonly paLo: number;
+  readonly length: number;
+  readonly aborted: boolean;
+}
+
+/** An ATS or PRI message between endpoint and SMMU. */
+export interface AtsAct {
+  readonly kind: 'ats';
+  readonly endpoint: string;
+  readonly message: 'invalidate' | 'invalidate-timeout' | 'translation-request' | 'page-request' | 'page-response';
+  readonly StreamID: number;
+  /** -1 without a PASID. */
+  readonly SubstreamID: number;
+}
+
+/** Everything that hardware announces. Later blocks add their own kinds. */
+export type Announcement =
+  | RegisterAccess
+  | CommandAct
+  | TlbInvalidated
+  | ConfigInvalidated
+  | RecordAct
+  | GlobalErrorAct
+  | InterruptAct
+  | TranslationAct
+  | StallAct
+  | UpdateAct
+  | SpeculativeAct
+  | DmaAct
+  | AtsAct;
+
+/** Listens to a machine. Must not call back into the hardware. */
+export type Observer = (act: Announcement) => void;
+
+/** The place of the observer that all blocks of one machine share. */
+export interface Watch {
+  observer: Observer | null;
+}

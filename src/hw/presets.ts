@@ -1,0 +1,65 @@
+/** Ready-made configurations. Plain objects, so that using one costs no validator. */
+import type { SmmuConfig } from './config.ts';
+
+/** The least that translates: stage 1, 4 KB granule, one level of everything, v3.1, no interrupts but wires. */
+export const minimal: SmmuConfig = {
+  IDR0: {
+    S1P: 1,
+    TTF: 'AARCH64',
+    COHACC: 1,
+    TTENDIAN: 'LITTLE',
+    STALL_MODEL: 'NO_STALL',
+    TERM_MODEL: 'ABORT',
+    ST_LEVEL: 'LINEAR',
+  },
+  IDR1: { SIDSIZE: 6, CMDQS: 8, EVENTQS: 7 },
+  IDR3: { HAD: 1 },
+  IDR5: { GRAN4K: 1, OAS: 'BITS_40' },
+  AIDR: { ArchMinorRev: 'V3_1' },
+};
+
+/** QEMU's emulated SMMUv3 with both stages: the values that QEMU 11.1 reads (`-machine virt,iommu=smmuv3`). */
+export const qemuVirt: SmmuConfig = {
+  IDR0: {
+    S2P: 1,
+    S1P: 1,
+    TTF: 'AARCH64',
+    COHACC: 1,
+    ASID16: 'BITS_16',
+    VMID16: 'BITS_16',
+    TTENDIAN: 'LITTLE',
+    STALL_MODEL: 'NO_STALL',
+    TERM_MODEL: 'ABORT',
+    ST_LEVEL: 'TWO_LEVEL',
+  },
+  IDR1: { SIDSIZE: 16, CMDQS: 19, EVENTQS: 19 },
+  IDR3: { HAD: 1, XNX: 1, RIL: 1, BBML: 'LEVEL_2' },
+  IDR5: { GRAN4K: 1, GRAN16K: 1, GRAN64K: 1, OAS: 'BITS_44' },
+  AIDR: { ArchMinorRev: 'V3_1' },
+  options: { reset: { GBPA: 0x1000n, CMDQ_BASE: 19n, EVENTQ_BASE: 19n }, page1Undefined: 'alias' },
+};
+
+/** What Linux needs for nested translation with vIOMMUs, PASIDs and stalling devices: v3.2, S2FWB, 48-bit addresses. */
+export const linuxNesting: SmmuConfig = {
+  IDR0: {
+    ...qemuVirt.IDR0,
+    Hyp: 1,
+    MSI: 1,
+    CD2L: 1,
+    STALL_MODEL: 'STALL_TERMINATE',
+    TERM_MODEL: 'ABORT_OR_RAZWI',
+  },
+  IDR1: { SIDSIZE: 16, SSIDSIZE: 20, CMDQS: 19, EVENTQS: 19, ATTR_TYPES_OVR: 1 },
+  IDR3: { HAD: 1, XNX: 1, FWB: 1, RIL: 1, BBML: 'LEVEL_2' },
+  IDR5: { GRAN4K: 1, GRAN16K: 1, GRAN64K: 1, OAS: 'BITS_48', STALL_MAX: 16 },
+  AIDR: { ArchMinorRev: 'V3_2' },
+};
+
+/** {@link linuxNesting} with 8-bit VMIDs: 255 of them, so that exhaustion is near. */
+export const smallVmid: SmmuConfig = {
+  ...linuxNesting,
+  IDR0: { ...linuxNesting.IDR0, VMID16: 'BITS_8' },
+};
+
+/** All presets by name. */
+export const PRESETS = { minimal, qemuVirt, linuxNesting, smallVmid } as const;
