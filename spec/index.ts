@@ -13,4 +13,5 @@ export * from './pri.ts';
 export * from './registers.ts';
 export * from './ste.ts';
 export * from './tegra241.ts';
+export * from './uapi.ts';
 export * from './vms.ts';
