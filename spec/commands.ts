@@ -91,10 +91,3 @@ export function encodeCommand(name: string, values: Readonly<Record<string, bigi
   const range = name === CFGI_ALL.name ? { Range: config.CFGI_ALL_RANGE } : {};
   return layout.encode({ ...values, ...range } as Encoding<CommandLayout['fields']>);
 }
-
-/** Whether any reserved bit of a command is set. Hardware may check this (CERROR_ILL) or not (4.1.5). */
-export function hasReservedBits(words: Words): boolean {
-  const layout = commandOf(words)?.layout;
-  if (layout === undefined) return false;
-  return layout.names.some((name) => layout.field(name).reserved !== undefined && layout.get(words, name) !== 0n);
-}

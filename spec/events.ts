@@ -375,3 +375,30 @@ export function eventOf(words: Words): EventLayout | undefined {
 
 /** Whether the event of this name may stall its transaction (3.12). */
 export const stallable = (name: EventName): boolean => EVENTS[name].stallable;
+
+/**
+ * Fields of a record whose value means nothing, so that comparisons leave them out: those the specification calls
+ * UNKNOWN (7.3) or implementation defined, and STAG where nothing stalls. Empty for a record without a table.
+ */
+export function unknownFields(words: Words): string[] {
+  const layout = eventOf(words);
+  if (layout === undefined) return [];
+  const is = (name: string, value: number): boolean =>
+    Object.hasOwn(layout.fields, name) && layout.num(words, name) === value;
+  const meaningless: Readonly<Record<string, boolean>> = {
+    SubstreamID: is('SSV', 0),
+    STAG: is('Stall', 0),
+    IPA: is('S2', 0),
+    TTRnW: !is('CLASS', EVENT_CLASS.TT),
+  };
+  return layout.names.filter((name) => layout.field(name).reserved === 'IMPDEF' || meaningless[name] === true);
+}
+
+/** Ones where a record means something: everything but {@link unknownFields}. RES0 bits count. */
+export function knownBits(words: Words): Words {
+  const layout = eventOf(words);
+  const known = new Uint32Array(words.length).fill(0xffffffff);
+  if (layout === undefined) return known;
+  const unknown = layout.mask(unknownFields(words));
+  return known.map((bits, i) => (bits & ~(unknown[i] ?? 0)) >>> 0);
+}

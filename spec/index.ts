@@ -9,6 +9,7 @@ export * from './id-registers.ts';
 export * from './l1cd.ts';
 export * from './l1std.ts';
 export * from './layout.ts';
+export * from './legality/command.ts';
 export * from './pri.ts';
 export * from './registers.ts';
 export * from './ste.ts';

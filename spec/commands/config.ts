@@ -102,7 +102,7 @@ export const CMD_CFGI_VMS_PIDM = command(
   {
     opcode: 0x07,
     nonSecure: true,
-    when: ['IDR3.MPAM', 'IDR0.S1P', 'IDR0.S2P'],
+    when: ['IDR3.MPAM', 'MPAMIDR.PARTID_MAX', 'IDR0.S1P', 'IDR0.S2P'],
     section: '4.3.5',
     text: 'drop the PARTID map cached for a VMID',
   },

@@ -42,10 +42,10 @@ const RANGE_HIGH = {
   TG,
 } as const;
 
-/** Stage 1 of one VMID (4.4.2). */
+/** Stage 1 of one VMID (4.4.2.1). */
 export const CMD_TLBI_NH_ALL = command(
   'CMD_TLBI_NH_ALL',
-  { opcode: 0x10, nonSecure: true, when: 'IDR0.S1P', section: '4.4.2', text: 'stage 1 of a VMID' },
+  { opcode: 0x10, nonSecure: true, when: 'IDR0.S1P', section: '4.4.2.1', text: 'stage 1 of a VMID' },
   {
     RES0_31_8: { bits: [31, 8], reserved: 'RES0' },
     VMID,
@@ -53,10 +53,10 @@ export const CMD_TLBI_NH_ALL = command(
   },
 );
 
-/** Stage 1, non-global, of one VMID and ASID (4.4.2). */
+/** Stage 1, non-global, of one VMID and ASID (4.4.2.2). */
 export const CMD_TLBI_NH_ASID = command(
   'CMD_TLBI_NH_ASID',
-  { opcode: 0x11, nonSecure: true, when: 'IDR0.S1P', section: '4.4.2', text: 'non-global stage 1 of an ASID' },
+  { opcode: 0x11, nonSecure: true, when: 'IDR0.S1P', section: '4.4.2.2', text: 'non-global stage 1 of an ASID' },
   {
     RES0_31_8: { bits: [31, 8], reserved: 'RES0' },
     VMID,
@@ -65,35 +65,35 @@ export const CMD_TLBI_NH_ASID = command(
   },
 );
 
-/** Stage 1 by VMID, ASID and address (4.4.2). */
+/** Stage 1 by VMID, ASID and address (4.4.2.4). */
 export const CMD_TLBI_NH_VA = command(
   'CMD_TLBI_NH_VA',
-  { opcode: 0x12, nonSecure: true, when: 'IDR0.S1P', section: '4.4.2', text: 'stage 1 of an ASID, by address' },
+  { opcode: 0x12, nonSecure: true, when: 'IDR0.S1P', section: '4.4.2.4', text: 'stage 1 of an ASID, by address' },
   { ...RANGE_LOW, VMID, ASID, ...RANGE_HIGH, Address: VA },
 );
 
-/** Stage 1 by VMID and address, any ASID (4.4.2). */
+/** Stage 1 by VMID and address, any ASID (4.4.2.3). */
 export const CMD_TLBI_NH_VAA = command(
   'CMD_TLBI_NH_VAA',
-  { opcode: 0x13, nonSecure: true, when: 'IDR0.S1P', section: '4.4.2', text: 'stage 1 of any ASID, by address' },
+  { opcode: 0x13, nonSecure: true, when: 'IDR0.S1P', section: '4.4.2.3', text: 'stage 1 of any ASID, by address' },
   { ...RANGE_LOW, VMID, RES0_63_48: { bits: [63, 48], reserved: 'RES0' }, ...RANGE_HIGH, Address: VA },
 );
 
-/** All of NS-EL2 and NS-EL2-E2H (4.4.2). */
+/** All of NS-EL2 and NS-EL2-E2H (4.4.2.7). */
 export const CMD_TLBI_EL2_ALL = command(
   'CMD_TLBI_EL2_ALL',
-  { opcode: 0x20, nonSecure: true, when: ['IDR0.S1P', 'IDR0.Hyp'], section: '4.4.2', text: 'all of EL2' },
+  { opcode: 0x20, nonSecure: true, when: ['IDR0.S1P', 'IDR0.Hyp'], section: '4.4.2.7', text: 'all of EL2' },
   NO_OPERANDS,
 );
 
-/** Non-global NS-EL2-E2H entries of an ASID (4.4.2). */
+/** Non-global NS-EL2-E2H entries of an ASID (4.4.2.10). */
 export const CMD_TLBI_EL2_ASID = command(
   'CMD_TLBI_EL2_ASID',
   {
     opcode: 0x21,
     nonSecure: true,
     when: ['IDR0.S1P', 'IDR0.Hyp'],
-    section: '4.4.2',
+    section: '4.4.2.10',
     text: 'non-global EL2-E2H of an ASID',
   },
   {
@@ -103,36 +103,36 @@ export const CMD_TLBI_EL2_ASID = command(
   },
 );
 
-/** EL2 entries by ASID (E2H only) and address (4.4.2). */
+/** EL2 entries by ASID (E2H only) and address (4.4.2.8). */
 export const CMD_TLBI_EL2_VA = command(
   'CMD_TLBI_EL2_VA',
   {
     opcode: 0x22,
     nonSecure: true,
     when: ['IDR0.S1P', 'IDR0.Hyp'],
-    section: '4.4.2',
+    section: '4.4.2.8',
     text: 'EL2, by address; with E2H of an ASID',
   },
   { ...RANGE_LOW, RES0_47_32: { bits: [47, 32], reserved: 'RES0' }, ASID, ...RANGE_HIGH, Address: VA },
 );
 
-/** EL2 entries by address, any ASID (4.4.2). */
+/** EL2 entries by address, any ASID (4.4.2.9). */
 export const CMD_TLBI_EL2_VAA = command(
   'CMD_TLBI_EL2_VAA',
   {
     opcode: 0x23,
     nonSecure: true,
     when: ['IDR0.S1P', 'IDR0.Hyp'],
-    section: '4.4.2',
+    section: '4.4.2.9',
     text: 'EL2 of any ASID, by address',
   },
   { ...RANGE_LOW, RES0_63_32: { bits: [63, 32], reserved: 'RES0' }, ...RANGE_HIGH, Address: VA },
 );
 
-/** Both stages of one VMID (4.4.3). */
+/** Both stages of one VMID (4.4.3.2). */
 export const CMD_TLBI_S12_VMALL = command(
   'CMD_TLBI_S12_VMALL',
-  { opcode: 0x28, nonSecure: true, when: 'IDR0.S2P', section: '4.4.3', text: 'both stages of a VMID' },
+  { opcode: 0x28, nonSecure: true, when: 'IDR0.S2P', section: '4.4.3.2', text: 'both stages of a VMID' },
   {
     RES0_31_8: { bits: [31, 8], reserved: 'RES0' },
     VMID,
@@ -140,10 +140,10 @@ export const CMD_TLBI_S12_VMALL = command(
   },
 );
 
-/** Stage 2 by VMID and IPA (4.4.3). */
+/** Stage 2 by VMID and IPA (4.4.3.1). */
 export const CMD_TLBI_S2_IPA = command(
   'CMD_TLBI_S2_IPA',
-  { opcode: 0x2a, nonSecure: true, when: 'IDR0.S2P', section: '4.4.3', text: 'stage 2 of a VMID, by IPA' },
+  { opcode: 0x2a, nonSecure: true, when: 'IDR0.S2P', section: '4.4.3.1', text: 'stage 2 of a VMID, by IPA' },
   {
     ...RANGE_LOW,
     VMID,
@@ -154,24 +154,24 @@ export const CMD_TLBI_S2_IPA = command(
   },
 );
 
-/** Everything Non-secure outside EL2 (4.4.4). */
+/** Everything Non-secure outside EL2 (4.4.4.1). */
 export const CMD_TLBI_NSNH_ALL = command(
   'CMD_TLBI_NSNH_ALL',
-  { opcode: 0x30, nonSecure: true, section: '4.4.4', text: 'both stages of all VMIDs' },
+  { opcode: 0x30, nonSecure: true, section: '4.4.4.1', text: 'both stages of all VMIDs' },
   NO_OPERANDS,
 );
 
-/** The whole DPT cache (4.6). */
+/** The whole DPT cache (4.6.1). */
 export const CMD_DPTI_ALL = command(
   'CMD_DPTI_ALL',
-  { opcode: 0x70, nonSecure: true, when: 'IDR3.DPT', section: '4.6', text: 'all DPT entries' },
+  { opcode: 0x70, nonSecure: true, when: 'IDR3.DPT', section: '4.6.1', text: 'all DPT entries' },
   NO_OPERANDS,
 );
 
-/** DPT entries by physical address (4.6). */
+/** DPT entries by physical address (4.6.2). */
 export const CMD_DPTI_PA = command(
   'CMD_DPTI_PA',
-  { opcode: 0x73, nonSecure: true, when: 'IDR3.DPT', section: '4.6', text: 'DPT entries by address' },
+  { opcode: 0x73, nonSecure: true, when: 'IDR3.DPT', section: '4.6.2', text: 'DPT entries by address' },
   {
     RES0_63_8: { bits: [63, 8], reserved: 'RES0' },
     Leaf: LEAF,

@@ -1,0 +1,131 @@
+/**
+ * When a command on the Non-secure queue is CERROR_ILL (IHI 0070 4.1.3 and each command's own text).
+ *
+ * Left out, because the architecture lets hardware choose and ignoring is allowed: set bits of reserved fields (see
+ * {@link reservedFieldsSet}), CMD_ATC_INV with Size above 52, CMD_PREFETCH_ADDR with Stride on v3.0, parameters out of
+ * range (4.1.7).
+ */
+import { type Caps, featureMet } from '../caps.ts';
+import { type CommandMatch, commandOf, IMPDEF_OPCODES, opcodeOf } from '../commands.ts';
+import type { Words } from '../layout.ts';
+import { firstProblemOf, type Problem, problemsOf, type Rule, shows } from './rule.ts';
+
+const hex = (value: number): string => `0x${value.toString(16).padStart(2, '0')}`;
+
+const isImpdef = (opcode: number): boolean => opcode >= IMPDEF_OPCODES[0] && opcode <= IMPDEF_OPCODES[1];
+
+const has = (command: CommandMatch, field: string): boolean => Object.hasOwn(command.layout.fields, field);
+
+/** A rule that looks at commands with all of the given fields. */
+function fieldRule(
+  id: string,
+  section: string,
+  fields: readonly string[],
+  broken: (words: Words, command: CommandMatch, caps: Caps | undefined) => string | undefined,
+): Rule {
+  return {
+    id,
+    section,
+    fields,
+    broken(words, caps) {
+      const command = commandOf(words);
+      if (command === undefined) return undefined;
+      for (const field of fields) if (!has(command, field)) return undefined;
+      return broken(words, command, caps);
+    },
+  };
+}
+
+/** SCALE has 5 bits without IDR5.DS; bit 25 is then RES0 (4.4.1.1). `value` is the field's 6 bits. */
+export const effectiveScale = (value: number, caps: Caps | undefined): number =>
+  caps === undefined || caps.DS ? value : value & 0x1f;
+
+/** TTL of a ranged invalidation. LEVEL_1 of the 16 KB granule needs IDR5.DS and else counts as ANY (4.4.1.1). */
+export const effectiveTtl = (ttl: number, tg: number, caps: Caps | undefined): number =>
+  ttl === 1 && tg === 2 && caps !== undefined && !caps.DS ? 0 : ttl;
+
+const opcodeRule: Rule = {
+  id: 'CMD-OPCODE',
+  section: '4.1.3',
+  fields: ['Opcode'],
+  broken(words, caps) {
+    const opcode = opcodeOf(words);
+    const command = commandOf(words);
+    if (command !== undefined)
+      return command.layout.nonSecure
+        ? undefined
+        : `Opcode (bits 7:0) = ${hex(opcode)} is ${command.name}, a command of the Secure queue only`;
+    // Some SMMU may define these opcodes; the ones described by capabilities define none.
+    if (isImpdef(opcode))
+      return caps === undefined
+        ? undefined
+        : `Opcode (bits 7:0) = ${hex(opcode)} is implementation defined, and this SMMU defines none`;
+    return `Opcode (bits 7:0) = ${hex(opcode)} is reserved`;
+  },
+};
+
+const featureRule: Rule = {
+  id: 'CMD-FEATURE',
+  section: '4.1.3',
+  fields: ['Opcode'],
+  broken(words, caps) {
+    if (caps === undefined) return undefined;
+    const command = commandOf(words);
+    if (command === undefined || !command.layout.nonSecure) return undefined;
+    const { when, section } = command.layout.info;
+    if (featureMet(when, caps)) return undefined;
+    const needs = typeof when === 'string' ? [when] : (when ?? []);
+    const missing = needs.filter((one) => !featureMet(one, caps)).join(', ');
+    return `${command.name} needs ${missing} [${section}]`;
+  },
+};
+
+const rangeRule = fieldRule('CMD-RANGE', '4.4.1.1', ['NUM', 'SCALE', 'TTL', 'TG'], (words, { layout }, caps) => {
+  const tg = layout.num(words, 'TG');
+  if (tg === 0 || (caps !== undefined && !caps.RIL)) return undefined;
+  const ttl = layout.num(words, 'TTL');
+  if (layout.num(words, 'NUM') !== 0 || effectiveScale(layout.num(words, 'SCALE'), caps) !== 0) return undefined;
+  if (effectiveTtl(ttl, tg, caps) !== 0) return undefined;
+  const counts = ttl === 0 ? '' : ', which counts as 0 without IDR5.DS';
+  return `${shows(layout, words, 'TG')} with NUM = 0, SCALE = 0 and TTL = ${ttl}${counts}; one of the three must be set`;
+});
+
+/** When a command is CERROR_ILL on the Non-secure queue. */
+export const COMMAND_RULES: readonly Rule[] = [
+  opcodeRule,
+  featureRule,
+  fieldRule('CMD-SSEC', '4.1.6', ['SSec'], (words, { name, layout }) =>
+    layout.nonSecure && layout.num(words, 'SSec') !== 0
+      ? `${shows(layout, words, 'SSec')} in ${name}, legal 0 on the Non-secure queue`
+      : undefined,
+  ),
+  rangeRule,
+  fieldRule('CMD-PRI-RESP', '4.5.2', ['Resp'], (words, { layout }) =>
+    layout.num(words, 'Resp') === 3 ? `${shows(layout, words, 'Resp')}, legal 0..2` : undefined,
+  ),
+  fieldRule('CMD-SYNC-CS', '4.7.3', ['CS'], (words, { layout }) =>
+    layout.num(words, 'CS') === 3 ? `${shows(layout, words, 'CS')}, legal 0..2` : undefined,
+  ),
+];
+
+/** Every reason why a command is CERROR_ILL. `caps` as in {@link Rule}; without it, what every SMMU refuses. */
+export const commandProblems = (words: Words, caps: Caps | undefined): Problem[] =>
+  problemsOf(COMMAND_RULES, words, caps);
+
+/** The first reason why a command is CERROR_ILL; allocates nothing for a legal one. */
+export const firstCommandProblem = (words: Words, caps: Caps | undefined): Problem | undefined =>
+  firstProblemOf(COMMAND_RULES, words, caps);
+
+/**
+ * Fields of a command that are reserved, or RES0 for want of a feature, and not zero. Hardware either refuses such a
+ * command with CERROR_ILL or ignores the fields (4.1.5). Without `caps`, only what is reserved everywhere.
+ */
+export function reservedFieldsSet(words: Words, caps: Caps | undefined): string[] {
+  const layout = commandOf(words)?.layout;
+  if (layout === undefined || !layout.nonSecure) return [];
+  return layout.names.filter((name) => {
+    const { reserved, when } = layout.field(name);
+    const counts = reserved !== undefined || (caps !== undefined && !featureMet(when, caps));
+    return counts && layout.get(words, name) !== 0n;
+  });
+}
