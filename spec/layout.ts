@@ -59,6 +59,11 @@ export interface Slot {
   readonly mask: number;
 }
 
+/** The value of a field through its slot: unsigned, for hot paths. Words outside the record read as zero. */
+export function slotValue(words: Words, slot: Slot): number {
+  return (((words[slot.word] ?? 0) >>> slot.shift) & slot.mask) >>> 0;
+}
+
 /** A piece of a field inside one 32-bit word; `at` is where it stands in the field's value. */
 export interface Part extends Slot {
   readonly at: number;
