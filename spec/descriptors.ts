@@ -279,8 +279,9 @@ function build(stage: 1 | 2, granule: Granule, level: Level, kind: DescriptorKin
   const fields =
     kind === 'invalid' ? INVALID : kind === 'table' ? table(granule, format) : leaf(granule, geometry.shift, format);
   const ordered = Object.entries(fields).toSorted(([, a], [, b]) => lowestBit(a) - lowestBit(b));
+  const wide = format.ds === true ? ' DS' : format.pa52 === true ? ' PA52' : '';
   return layout(
-    `S${stage} ${granule} L${level} ${kind}`,
+    `S${stage} ${granule} L${level}${wide} ${kind}`,
     {
       bytes: 8,
       section: 'DDI 0487 D8.3',

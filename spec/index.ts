@@ -1,5 +1,6 @@
 /** Tables of every layout, and the rules about them. One source of truth for all other parts. */
 export * from './caps.ts';
+export * from './catalog.ts';
 export * from './cd.ts';
 export * from './commands.ts';
 export * from './descriptors.ts';

@@ -35,7 +35,7 @@ export const CMD_PREFETCH_ADDR = command(
     Size: { bits: [68, 64], text: '2^Size addresses' },
     Stride: { bits: [73, 69], when: 'AIDR.ArchMinorRev>=1', text: '2^(12+Stride) bytes apart' },
     RES0_74: { bits: [74, 74], reserved: 'RES0' },
-    NS: { bits: [75, 75], text: 'Secure queue only' },
+    NS: { bits: [75, 75], reserved: 'RES0', text: 'Secure queue only' },
     Address: { bits: [127, 76], address: 12 },
   },
 );

@@ -6,7 +6,7 @@ const SCALE = { bits: [25, 20], when: 'IDR3.RIL' } as const;
 const VMID = { bits: [47, 32], when: 'IDR0.S2P' } as const;
 const ASID = { bits: [63, 48] } as const;
 const LEAF = { bits: [64, 64], text: 'last level only' } as const;
-const TTL128 = { bits: [71, 71], when: ['IDR3.RIL', 'IDR5.D128'], text: 'levels count as in 128-bit formats' } as const;
+const TTL128 = { bits: [71, 71], when: 'IDR3.RIL', text: 'TTL is a level of 128-bit descriptors' } as const;
 const TTL = {
   bits: [73, 72],
   when: 'IDR3.RIL',

@@ -6,11 +6,15 @@
  * range (4.1.7).
  */
 import { type Caps, featureMet } from '../caps.ts';
-import { type CommandMatch, commandOf, IMPDEF_OPCODES, opcodeOf } from '../commands.ts';
+import { CMD_SYNC, CMD_TLBI_S2_IPA, type CommandMatch, commandOf, IMPDEF_OPCODES, opcodeOf } from '../commands.ts';
 import type { Words } from '../layout.ts';
 import { firstProblemOf, type Problem, problemsOf, type Rule, shows } from './rule.ts';
 
 const hex = (value: number): string => `0x${value.toString(16).padStart(2, '0')}`;
+
+/** Low bits that address fields leave out. */
+const PAGE_LOW = CMD_TLBI_S2_IPA.fields.Address.address;
+const MSI_ADDRESS_LOW = CMD_SYNC.fields.MSIAddress.address;
 
 const isImpdef = (opcode: number): boolean => opcode >= IMPDEF_OPCODES[0] && opcode <= IMPDEF_OPCODES[1];
 
@@ -109,23 +113,50 @@ export const COMMAND_RULES: readonly Rule[] = [
 ];
 
 /** Every reason why a command is CERROR_ILL. `caps` as in {@link Rule}; without it, what every SMMU refuses. */
-export const commandProblems = (words: Words, caps: Caps | undefined): Problem[] =>
-  problemsOf(COMMAND_RULES, words, caps);
+export const commandProblems = (words: Words, caps?: Caps): Problem[] => problemsOf(COMMAND_RULES, words, caps);
 
 /** The first reason why a command is CERROR_ILL; allocates nothing for a legal one. */
-export const firstCommandProblem = (words: Words, caps: Caps | undefined): Problem | undefined =>
+export const firstCommandProblem = (words: Words, caps?: Caps): Problem | undefined =>
   firstProblemOf(COMMAND_RULES, words, caps);
 
+/** Fields that are RES0 because of other fields of the same command (4.4.1.1). */
+function unusedFields(words: Words, command: CommandMatch): readonly string[] {
+  if (!has(command, 'TG')) return [];
+  if (command.layout.num(words, 'TG') === 0) return ['NUM', 'SCALE', 'TTL', 'TTL128'];
+  return command.layout.num(words, 'TTL') === 0 ? ['TTL128'] : [];
+}
+
+/** Fields whose upper bits are RES0 on this SMMU, with the number of bits that count. */
+function fieldWidths(command: CommandMatch, caps: Caps): Readonly<Record<string, number>> {
+  const physical = caps.minor === 0 ? 48 : caps.minor < 4 ? 52 : 56;
+  return {
+    SCALE: caps.DS ? 6 : 5,
+    VMID: caps.vmidBits,
+    ASID: caps.asidBits,
+    MSIAddress: physical - MSI_ADDRESS_LOW,
+    ...(command.layout.name === 'CMD_TLBI_S2_IPA' || command.layout.name === 'CMD_DPTI_PA'
+      ? { Address: physical - PAGE_LOW }
+      : {}),
+  };
+}
+
 /**
- * Fields of a command that are reserved, or RES0 for want of a feature, and not zero. Hardware either refuses such a
- * command with CERROR_ILL or ignores the fields (4.1.5). Without `caps`, only what is reserved everywhere.
+ * Fields of a command that have a bit set where it is reserved, or RES0 for want of a feature or because of another
+ * field. Hardware either refuses such a command with CERROR_ILL or ignores these bits (4.1.5). Without `caps`, only what
+ * is reserved on every SMMU.
  */
-export function reservedFieldsSet(words: Words, caps: Caps | undefined): string[] {
-  const layout = commandOf(words)?.layout;
-  if (layout === undefined || !layout.nonSecure) return [];
+export function reservedFieldsSet(words: Words, caps?: Caps): string[] {
+  const command = commandOf(words);
+  if (command === undefined || !command.layout.nonSecure) return [];
+  const { layout } = command;
+  const unused = unusedFields(words, command);
+  const widths = caps === undefined ? {} : fieldWidths(command, caps);
   return layout.names.filter((name) => {
+    const value = layout.get(words, name);
+    if (value === 0n) return false;
     const { reserved, when } = layout.field(name);
-    const counts = reserved !== undefined || (caps !== undefined && !featureMet(when, caps));
-    return counts && layout.get(words, name) !== 0n;
+    if (reserved !== undefined || unused.includes(name)) return true;
+    if (caps !== undefined && !featureMet(when, caps)) return true;
+    return value >> BigInt(widths[name] ?? layout.width(name)) !== 0n;
   });
 }
