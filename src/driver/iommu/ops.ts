@@ -4,6 +4,7 @@
  * include/linux/iommu.h and include/linux/iommufd.h; names are theirs in camelCase.
  */
 import type { DeviceNode, Pa } from '../../hw/bus.ts';
+import type { IommuGroup } from './group.ts';
 
 /** A physical IOMMU instance (`struct iommu_device`). */
 export interface IommuDevice {
@@ -21,8 +22,13 @@ export interface Device {
   readonly iommu: IommuDevice;
   /** The driver's per-device part (`dev_iommu_priv_get`). */
   priv: object | null;
-  /** `dev->iommu->max_pasids`. 0: none. */
+  /**
+   * `dev->iommu->max_pasids`. 0: none. The core sets what the device itself can do (2^ssidBits) before `probeDevice`,
+   * which lowers it to what the IOMMU can do.
+   */
   maxPasids: number;
+  /** `dev->iommu_group`: set by the core between probe and release. */
+  group?: IommuGroup | null;
 }
 
 /** Kinds of domain (`__IOMMU_DOMAIN_*`). */
@@ -45,14 +51,19 @@ export interface IotlbGather {
   pgsize: bigint;
   /** Nothing gathered yet. */
   empty: boolean;
+  /** The caller flushes later, all at once (`queued`): the driver then gathers nothing. */
+  readonly queued?: boolean;
 }
 
-/** Where a device stands in a fault report: the attachment that the fault belongs to (`struct iommu_attach_handle`). */
+/**
+ * Where a device stands in a fault report: the attachment that the fault belongs to (`struct iommu_attach_handle`).
+ * Made by `newAttachHandle` for one attachment and never used for another.
+ */
 export interface AttachHandle {
   readonly domain: IommuDomain;
   /** Whatever the owner keeps with it (iommufd: its device object). */
   readonly owner: object | null;
-  /** False once the attachment ended; readers must never see that. */
+  /** True from the end of attach to the end of detach or replace; no reader may find a handle that is not. */
   live: boolean;
 }
 
@@ -76,11 +87,18 @@ export interface IommuDomain {
 
 /** Operations of a domain (`struct iommu_domain_ops`). A missing one is a null pointer in C. */
 export interface DomainOps {
-  /** Attaches the device's RID; `old` is the domain that it leaves. @throws KernelError */
+  /**
+   * Attaches the device's RID; `old` is the domain that it leaves. A device that never had one leaves the driver's
+   * `blockedDomain`: that is what hardware does to it before the first attach. @throws KernelError
+   */
   attachDev(domain: IommuDomain, dev: Device, old: IommuDomain): void;
   /** Attaches one PASID; `old` is null if the PASID had none. @throws KernelError */
   setDevPasid?(domain: IommuDomain, dev: Device, pasid: number, old: IommuDomain | null): void;
-  /** Maps `count` pages of `pgsize` bytes; returns the bytes mapped. @throws KernelError ENOMEM, EEXIST, EINVAL */
+  /**
+   * Maps `count` pages of `pgsize` bytes; returns the bytes mapped, which may be fewer: the core asks again for the
+   * rest. A call that fails has undone its own part, or throws `PartialMapError` (map.ts), and the core undoes it.
+   * @throws KernelError ENOMEM, EEXIST, EINVAL, ERANGE
+   */
   mapPages?(domain: IommuDomain, iova: bigint, pa: Pa, pgsize: bigint, count: number, prot: MapProt): bigint;
   /** Clears `count` pages of `pgsize` bytes; returns the bytes unmapped. */
   unmapPages?(domain: IommuDomain, iova: bigint, pgsize: bigint, count: number, gather: IotlbGather): bigint;
@@ -152,6 +170,8 @@ export interface ResvRegion {
   readonly start: bigint;
   readonly length: bigint;
   readonly type: 'direct' | 'direct-relaxable' | 'reserved' | 'msi' | 'sw-msi';
+  /** How a direct region is mapped. Default: read, write, cacheable. */
+  readonly prot?: MapProt;
 }
 
 /** What a driver implements (`struct iommu_ops`). Public: out-of-tree drivers implement it. */
@@ -163,6 +183,8 @@ export interface IommuOps {
   readonly identityDomain: IommuDomain;
   readonly blockedDomain: IommuDomain;
   readonly defaultDomainType: 'dma' | 'dma-fq' | 'identity';
+  /** PASID tables of nested domains belong to the guest (`user_pasid_table`): faults of unknown PASIDs go to the RID. */
+  readonly userPasidTable?: boolean;
   /** @throws KernelError EOPNOTSUPP, ENOMEM, EBUSY (ASIDs), ENOSPC (VMIDs) */
   domainAllocPagingFlags?(dev: Device, flags: PagingFlags, userData: UserData | null): IommuDomain;
   /** A nested domain on a parent without a vIOMMU. @throws KernelError EOPNOTSUPP, EINVAL, EIO */
@@ -172,6 +194,11 @@ export interface IommuOps {
   /** After probe and the first attach: the device goes away. */
   releaseDevice(dev: Device): void;
   getResvRegions(dev: Device): readonly ResvRegion[];
+  /**
+   * The device has an ATS capability that may be used (`pci_ats_supported`, of the PCI core). Without this op the
+   * answer of `capable` to 'ats-not-supported' stands for it.
+   */
+  pciAtsSupported?(dev: Device): boolean;
   /** Answers a page fault that this driver reported (`page_response`). */
   pageResponse?(dev: Device, fault: PageFault, code: PageResponseCode): void;
   /** Bytes of the driver's vIOMMU struct for this type; 0: not supported (`get_viommu_size`). */

@@ -1,0 +1,8 @@
+/** The iommu core: what Linux keeps in iommu.c, iommu-sva.c and io-pgfault.c. */
+export * from './attach.ts';
+export * from './core.ts';
+export * from './default-domain.ts';
+export * from './group.ts';
+export * from './map.ts';
+export * from './ops.ts';
+export * from './parts.ts';
