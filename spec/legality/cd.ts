@@ -35,6 +35,8 @@ export interface CdContext {
   S1STALLD?: boolean | undefined;
   /** STE.S1PIE. */
   S1PIE?: boolean | undefined;
+  /** STE.S1MPAM; decides whether PARTID and PMG are used, not whether they are legal. */
+  S1MPAM?: boolean | undefined;
   /** Stage 2 is on: STE.Config=111. */
   s2Enabled?: boolean | undefined;
   /** STE.S2AA64. */
@@ -43,6 +45,7 @@ export interface CdContext {
 
 const STE_S1STALLD = STE.slot('S1STALLD');
 const STE_S1PIE = STE.slot('S1PIE');
+const STE_S1MPAM = STE.slot('S1MPAM');
 const STE_S2AA64 = STE.slot('S2AA64');
 
 /** The context of the CDs of a Non-secure STE. e2h: CR2.E2H. into: filled and returned, for paths that must not allocate. */
@@ -50,6 +53,7 @@ export function cdContext(ste: Words, caps: Pick<Caps, 'S1P' | 'Hyp'>, e2h: bool
   into.streamWorld = streamWorld(ste, caps, e2h);
   into.S1STALLD = slotValue(ste, STE_S1STALLD) !== 0;
   into.S1PIE = slotValue(ste, STE_S1PIE) !== 0;
+  into.S1MPAM = slotValue(ste, STE_S1MPAM) !== 0;
   into.s2Enabled = s2Enabled(ste);
   into.s2AA64 = slotValue(ste, STE_S2AA64) !== 0;
   return into;
