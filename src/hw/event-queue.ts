@@ -1,0 +1,106 @@
+/** The Event queue (IHI 0070 3.5, 7.2, 7.4). */
+import { EVENT_BYTES } from '../../spec/events.ts';
+import type { Words } from '../../spec/layout.ts';
+import { CR0, EVENTQ_BASE, EVENTQ_CONS, EVENTQ_PROD, GERROR } from '../../spec/registers.ts';
+import type { SmmuOptions } from './config.ts';
+import type { ControlRegisters } from './control-registers.ts';
+import type { GlobalErrors } from './gerror.ts';
+import type { Memory } from './memory.ts';
+import type { RecordAct, Watch } from './observer.ts';
+import { attachQueue } from './queue-registers.ts';
+import type { RegisterFile } from './registers.ts';
+import type { Ring } from './ring.ts';
+
+const EVENTQEN = CR0.bit('EVENTQEN');
+const EVENTQ_ABT_ERR = GERROR.bit('EVENTQ_ABT_ERR');
+const OVFLG = EVENTQ_PROD.bit('OVFLG');
+const OVACKFLG = EVENTQ_CONS.bit('OVACKFLG');
+
+/** How a record fared. */
+export type RecordResult = RecordAct['result'];
+
+/** Stores a record at a ring's PROD. False: external abort. */
+export function storeRecord(memory: Memory, ring: Ring, words: Words): boolean {
+  ring.locate(ring.prod);
+  for (let i = 0; i < words.length; i += 2)
+    if (!memory.store64(ring.paHi, ring.paLo + 4 * i, words[i + 1] ?? 0, words[i] ?? 0)) return false;
+  return true;
+}
+
+/** See the module comment. */
+export class EventQueue {
+  readonly ring: Ring;
+  readonly #smmu: string;
+  readonly #control: ControlRegisters;
+  readonly #errors: GlobalErrors;
+  readonly #memory: Memory;
+  readonly #abort: SmmuOptions['queueWriteAbort'];
+  readonly #watch: Watch;
+  readonly #notEmpty: () => void;
+
+  /** @param notEmpty called when the queue went from empty to non-empty, after PROD shows it */
+  constructor(
+    smmu: string,
+    file: RegisterFile,
+    control: ControlRegisters,
+    errors: GlobalErrors,
+    memory: Memory,
+    watch: Watch,
+    notEmpty: () => void,
+  ) {
+    this.#smmu = smmu;
+    this.#control = control;
+    this.#errors = errors;
+    this.#memory = memory;
+    this.#abort = file.options.queueWriteAbort;
+    this.#watch = watch;
+    this.#notEmpty = notEmpty;
+    this.ring = attachQueue(file, control, {
+      base: EVENTQ_BASE,
+      prod: EVENTQ_PROD,
+      cons: EVENTQ_CONS,
+      entryBytes: EVENT_BYTES,
+      max: file.caps.EVENTQS,
+      enable: EVENTQEN,
+      owned: 'prod',
+    });
+  }
+
+  /** A record could be written now (7.2.1). An unacknowledged overflow does not hinder. */
+  get writable(): boolean {
+    return this.#control.enabled(EVENTQEN) && !this.ring.full && (this.#errors.active & EVENTQ_ABT_ERR) === 0;
+  }
+
+  /**
+   * Writes a record, or drops it. A record without stall that is dropped because the queue is full sets OVFLG (7.4).
+   * @param stall the record's transaction waits: it must be {@link writable} now
+   */
+  record(words: Words, stall: boolean): RecordResult {
+    const result = this.writable ? this.#write(words) : this.#drop(stall);
+    this.#watch.observer?.({ kind: 'event', smmu: this.#smmu, words, result });
+    return result;
+  }
+
+  #write(words: Words): RecordResult {
+    const { ring } = this;
+    if (!storeRecord(this.#memory, ring, words)) {
+      if (this.#abort !== 'unreported') this.#errors.raise(EVENTQ_ABT_ERR);
+      if (this.#abort === 'synchronous') return 'aborted';
+      ring.prod = ring.next(ring.prod);
+      return 'aborted';
+    }
+    const wasEmpty = ring.empty;
+    ring.prod = ring.next(ring.prod);
+    if (wasEmpty) this.#notEmpty();
+    return 'written';
+  }
+
+  #drop(stall: boolean): RecordResult {
+    if (!this.#control.enabled(EVENTQEN)) return 'disabled';
+    if ((this.#errors.active & EVENTQ_ABT_ERR) !== 0) return 'aborted';
+    const { prodCell, consCell } = this.ring;
+    const overflowing = ((prodCell.lo & OVFLG) === 0) !== ((consCell.lo & OVACKFLG) === 0);
+    if (!stall && !overflowing) prodCell.lo = (prodCell.lo ^ OVFLG) >>> 0;
+    return 'full';
+  }
+}

@@ -1,0 +1,24 @@
+/** Hardware: what a machine is made of, and the machine. */
+export * from './bus.ts';
+export * from './config.ts';
+export { Dma, type DmaOptions, type DmaResult } from './dma.ts';
+export { Endpoint, MAX_DMA } from './endpoint.ts';
+export {
+  createMachine,
+  type EndpointSetup,
+  FIRST_IRQ,
+  Machine,
+  type MachineConfig,
+  type SmmuSetup,
+  twoSmmus,
+  VIRT,
+  type VirtOptions,
+  virt,
+} from './machine.ts';
+export { Memory, type MemoryRegion, type StoreWatch } from './memory.ts';
+export type * from './observer.ts';
+export * from './presets.ts';
+export { type Choice, Schedule, type ScheduleConfig, ScheduleError, type ScheduleMode } from './schedule.ts';
+export { Smmu } from './smmu.ts';
+export * from './transaction.ts';
+export { VMID_MIN, VmidAllocator, VmidError, type VmidErrorCode, type VmidHolder, vmidMax } from './vmid.ts';

@@ -1,0 +1,233 @@
+/** A machine: memory, SMMUs, endpoints, one address map, one schedule. */
+import { AddressMap } from './address-map.ts';
+import type { Bus, DeviceNode, Firmware, Pa, SmmuNode } from './bus.ts';
+import type { EndpointPort } from './commands/context.ts';
+import type { SmmuConfig } from './config.ts';
+import { Endpoint } from './endpoint.ts';
+import type { InterruptPort } from './interrupts.ts';
+import { LocalBus } from './local-bus.ts';
+import { Memory } from './memory.ts';
+import type { InterruptSource, Observer, Watch } from './observer.ts';
+import { linuxNesting, qemuVirt } from './presets.ts';
+import { FOOTPRINT } from './registers.ts';
+import { Conductor, Schedule, type ScheduleConfig } from './schedule.ts';
+import { Smmu, type TranslationContext } from './smmu.ts';
+import { Transaction } from './transaction.ts';
+import { makeTranslation, type TranslationUnit } from './translation-unit.ts';
+
+/** An SMMU of a machine. */
+export interface SmmuSetup {
+  readonly config: SmmuConfig;
+  /** SMMU_BASE; 64 KiB aligned. */
+  readonly base: Pa;
+  /** Default: smmu0, smmu1 ... */
+  readonly name?: string;
+  /** Interrupt numbers of the wires; default: {@link FIRST_IRQ} and up. */
+  readonly irqs?: { readonly eventq: number; readonly priq: number; readonly gerror: number; readonly cmdsync: number };
+}
+
+/** A device of a machine. What is left out is what a plain PCI function has. */
+export interface EndpointSetup extends Omit<Partial<DeviceNode>, 'smmu'> {
+  readonly name: string;
+  readonly streamIds: readonly number[];
+  /** Name or number of its SMMU; default 0. */
+  readonly smmu?: string | number;
+}
+
+/** What {@link createMachine} builds. */
+export interface MachineConfig {
+  readonly smmus: readonly SmmuSetup[];
+  readonly endpoints?: readonly EndpointSetup[];
+  readonly ram: readonly { readonly base: Pa; readonly size: bigint; readonly backing?: ArrayBuffer }[];
+  readonly schedule?: ScheduleConfig;
+  readonly observer?: Observer;
+}
+
+/** First interrupt of the SMMU in QEMU's virt machine: Event queue; PRI queue, CMD_SYNC and GERROR follow. */
+export const FIRST_IRQ = 74;
+/** Interrupts reserved for each SMMU and what stands beside it. */
+const IRQS_EACH = 8;
+
+/** See the module comment. Made by {@link createMachine}. */
+export class Machine {
+  readonly memory = new Memory();
+  readonly map = new AddressMap();
+  readonly watch: Watch;
+  readonly conductor: Conductor;
+  readonly smmus: readonly Smmu[];
+  readonly endpoints: readonly Endpoint[];
+  readonly firmware: Firmware;
+  /** The CPU that host code is. */
+  readonly bus: Bus;
+  readonly #handlers = new Map<number, (() => void)[]>();
+  /** WFE wake-up events sent so far. */
+  wakeUps = 0;
+
+  constructor(config: MachineConfig, translation: (context: TranslationContext) => TranslationUnit) {
+    this.watch = { observer: config.observer ?? null };
+    this.conductor = new Conductor(new Schedule(config.schedule));
+    for (const { base, size, backing } of config.ram) this.memory.addRegion(base, size, backing);
+    const nodes = config.smmus.map((setup, i) => smmuNode(setup, i));
+    this.smmus = config.smmus.map((setup, i) => this.#addSmmu(setup, i, nodes, translation));
+    const devices = (config.endpoints ?? []).map((setup) => deviceNode(setup, nodes));
+    this.endpoints = devices.map((node) => this.#addEndpoint(node));
+    this.firmware = { ram: config.ram.map(({ base, size }) => ({ base, size })), smmus: nodes, devices };
+    this.bus = new LocalBus(this);
+  }
+
+  #addSmmu(
+    setup: SmmuSetup,
+    index: number,
+    nodes: readonly SmmuNode[],
+    translation: (context: TranslationContext) => TranslationUnit,
+  ): Smmu {
+    const name = nodes[index]?.name ?? '';
+    const interrupts = this.#interruptPort(setup.irqs ?? defaultIrqs(index));
+    const endpoints: EndpointPort = { atcInvalidate: () => 'unsupported', pageResponse: () => {} };
+    const smmu = new Smmu(
+      name,
+      setup.config,
+      { memory: this.memory, interrupts, endpoints, watch: this.watch },
+      translation,
+    );
+    this.map.add(setup.base, BigInt(FOOTPRINT), smmu);
+    this.conductor.add(...smmu.agents);
+    return smmu;
+  }
+
+  #interruptPort(irqs: Record<InterruptSource, number>): InterruptPort {
+    return {
+      edge: (source) => this.raise(irqs[source]),
+      msi: (hi, lo, data) => this.memory.store32(hi, lo, data),
+      wakeUp: () => {
+        this.wakeUps++;
+      },
+    };
+  }
+
+  #addEndpoint(node: DeviceNode): Endpoint {
+    return new Endpoint(node.streamIds, {
+      name: node.name,
+      smmu: this.smmu(node.smmu),
+      memory: this.memory,
+      watch: this.watch,
+      canStall: node.canStall,
+      transaction: new Transaction(),
+      moment: () => this.conductor.moment(),
+    });
+  }
+
+  /** An SMMU by name. @throws RangeError for an unknown one */
+  smmu(name: string): Smmu {
+    const smmu = this.smmus.find((one) => one.name === name);
+    if (smmu === undefined)
+      throw new RangeError(`no SMMU ${name}; there are ${this.smmus.map((s) => s.name).join(', ')}`);
+    return smmu;
+  }
+
+  /** An endpoint by name. @throws RangeError for an unknown one */
+  endpoint(name: string): Endpoint {
+    const endpoint = this.endpoints.find((one) => one.name === name);
+    if (endpoint === undefined)
+      throw new RangeError(`no endpoint ${name}; there are ${this.endpoints.map((e) => e.name).join(', ')}`);
+    return endpoint;
+  }
+
+  /** One act of hardware, in `stepped`: of the named agent, or of the first that has something to do. False: none. */
+  step(agent?: string): boolean {
+    return this.conductor.step(agent);
+  }
+
+  /** Lets hardware go on until nothing is left to do, whatever the schedule. */
+  drain(): void {
+    this.conductor.drain();
+  }
+
+  /** Registers for edges of an interrupt. */
+  onInterrupt(irq: number, edge: () => void): void {
+    const handlers = this.#handlers.get(irq);
+    if (handlers === undefined) this.#handlers.set(irq, [edge]);
+    else handlers.push(edge);
+  }
+
+  /** An edge of an interrupt. */
+  raise(irq: number): void {
+    for (const edge of this.#handlers.get(irq) ?? []) edge();
+  }
+}
+
+function defaultIrqs(index: number): { eventq: number; priq: number; cmdsync: number; gerror: number } {
+  const first = FIRST_IRQ + index * IRQS_EACH;
+  return { eventq: first, priq: first + 1, cmdsync: first + 2, gerror: first + 3 };
+}
+
+function smmuNode(setup: SmmuSetup, index: number): SmmuNode {
+  const { eventq, priq, gerror } = setup.irqs ?? defaultIrqs(index);
+  return {
+    name: setup.name ?? `smmu${index}`,
+    base: setup.base,
+    coherent: setup.config.IDR0.COHACC === 1 || setup.config.IDR0.COHACC === 1n,
+    irqs: { eventq, priq, gerror },
+  };
+}
+
+function deviceNode(setup: EndpointSetup, smmus: readonly SmmuNode[]): DeviceNode {
+  const smmu = typeof setup.smmu === 'string' ? setup.smmu : smmus[setup.smmu ?? 0]?.name;
+  if (smmu === undefined)
+    throw new RangeError(`endpoint ${setup.name} is behind SMMU ${setup.smmu}, which is not there`);
+  return {
+    ...setup,
+    smmu,
+    canWbs: setup.canWbs ?? false,
+    canStall: setup.canStall ?? false,
+    ssidBits: setup.ssidBits ?? 0,
+  };
+}
+
+/** Builds a machine. @throws RangeError for overlapping ranges, unknown names, an endpoint without a StreamID */
+export function createMachine(
+  config: MachineConfig,
+  translation: (context: TranslationContext) => TranslationUnit = makeTranslation,
+): Machine {
+  return new Machine(config, translation);
+}
+
+/** RAM and SMMU where QEMU's virt machine has them. */
+export const VIRT = { ram: { base: 0x4000_0000n, size: 0x8000_0000n }, smmu: 0x0905_0000n } as const;
+
+/** What {@link virt} lets vary. */
+export interface VirtOptions {
+  readonly config?: SmmuConfig;
+  readonly endpoints?: readonly EndpointSetup[];
+  readonly schedule?: ScheduleConfig;
+  readonly observer?: Observer;
+}
+
+const pciFunction = (bus: number, device: number, fn: number): EndpointSetup => {
+  const bdf = (bus << 8) | (device << 3) | fn;
+  const hex = (value: number): string => value.toString(16).padStart(2, '0');
+  return { name: `0000:${hex(bus)}:${hex(device)}.${fn}`, streamIds: [bdf], bdf };
+};
+
+/** QEMU's virt machine with three PCI functions (StreamIDs 0x8, 0x10, 0x100); by default with QEMU's SMMU. */
+export function virt({ config = qemuVirt, endpoints, schedule, observer }: VirtOptions = {}): Machine {
+  return createMachine({
+    smmus: [{ config, base: VIRT.smmu }],
+    endpoints: endpoints ?? [pciFunction(0, 1, 0), pciFunction(0, 2, 0), pciFunction(1, 0, 0)],
+    ram: [VIRT.ram],
+    ...(schedule === undefined ? {} : { schedule }),
+    ...(observer === undefined ? {} : { observer }),
+  });
+}
+
+/** {@link virt} with two SMMUs for nesting, 0x2_0000 apart, and two PCI functions behind each. */
+export function twoSmmus({ config = linuxNesting, endpoints, schedule, observer }: VirtOptions = {}): Machine {
+  const functions = [0, 1, 2, 3].map((n) => ({ ...pciFunction(n >> 1, 1 + (n & 1), 0), smmu: n >> 1 }));
+  return createMachine({
+    smmus: [0n, 1n].map((n) => ({ config, base: VIRT.smmu + n * BigInt(FOOTPRINT) })),
+    endpoints: endpoints ?? functions,
+    ram: [VIRT.ram],
+    ...(schedule === undefined ? {} : { schedule }),
+    ...(observer === undefined ? {} : { observer }),
+  });
+}

@@ -1,0 +1,151 @@
+/** One SMMUv3: its Non-secure programming interface put together (IHI 0070 chapters 3, 6, 7). */
+import { type Caps, capsOf } from '../../spec/caps.ts';
+import { EVENT_BYTES } from '../../spec/events.ts';
+import type { Words } from '../../spec/layout.ts';
+import { GERROR } from '../../spec/registers.ts';
+import { CommandQueue } from './command-queue.ts';
+import type { CommandTarget, EndpointPort } from './commands/context.ts';
+import {
+  DEFAULT_OPTIONS,
+  ID_REGISTERS,
+  type IdRegisters,
+  idRegistersOf,
+  type SmmuConfig,
+  type SmmuOptions,
+} from './config.ts';
+import { ControlRegisters } from './control-registers.ts';
+import { EventQueue } from './event-queue.ts';
+import { fillEvent } from './event-record.ts';
+import { GlobalErrors } from './gerror.ts';
+import { type InterruptPort, Interrupts } from './interrupts.ts';
+import type { Memory } from './memory.ts';
+import type { Watch } from './observer.ts';
+import { RegisterFile } from './registers.ts';
+import type { Agent } from './schedule.ts';
+import { type StallClient, Stalls } from './stall.ts';
+import { Outcome, type Transaction } from './transaction.ts';
+import type { TranslationUnit } from './translation-unit.ts';
+
+const MSI_GERROR_ABT_ERR = GERROR.bit('MSI_GERROR_ABT_ERR');
+
+/** What an SMMU is connected to. */
+export interface SmmuPorts {
+  readonly memory: Memory;
+  readonly interrupts: InterruptPort;
+  readonly endpoints: EndpointPort;
+  readonly watch: Watch;
+}
+
+/** What the SMMU hands to its translation unit. */
+export interface TranslationContext {
+  readonly name: string;
+  readonly caps: Caps;
+  readonly options: SmmuOptions;
+  readonly regs: ControlRegisters;
+  readonly memory: Memory;
+  readonly watch: Watch;
+}
+
+/** See the module comment. Offsets are bytes from SMMU_BASE. */
+export class Smmu implements CommandTarget {
+  readonly name: string;
+  readonly ids: IdRegisters;
+  readonly caps: Caps;
+  readonly options: SmmuOptions;
+  readonly file: RegisterFile;
+  readonly regs: ControlRegisters;
+  readonly errors: GlobalErrors;
+  readonly signals: Interrupts;
+  readonly eventQueue: EventQueue;
+  readonly commandQueue: CommandQueue;
+  readonly stalls: Stalls;
+  readonly caches: TranslationUnit;
+  readonly endpoints: EndpointPort;
+  readonly #watch: Watch;
+  readonly #record: Words = new Uint32Array(EVENT_BYTES / 4);
+
+  constructor(
+    name: string,
+    config: SmmuConfig,
+    ports: SmmuPorts,
+    translation: (context: TranslationContext) => TranslationUnit,
+  ) {
+    this.name = name;
+    this.ids = idRegistersOf(config);
+    this.caps = capsOf(this.ids);
+    this.options = { ...DEFAULT_OPTIONS, ...config.options };
+    this.endpoints = ports.endpoints;
+    this.#watch = ports.watch;
+    const { memory, watch } = ports;
+    const { caps } = this;
+    const file = new RegisterFile(name, caps, this.options, watch);
+    this.file = file;
+    for (const [id, register] of Object.entries(ID_REGISTERS))
+      file.cell(register).lo = this.ids[id as keyof IdRegisters];
+    this.regs = new ControlRegisters(
+      name,
+      file,
+      watch,
+      (field, _, after) => this.#updated(field, after),
+      () => true,
+    );
+    this.signals = new Interrupts(name, file, watch, ports.interrupts);
+    this.errors = new GlobalErrors(name, file, watch, (bits) => {
+      // The one error that gives no interrupt of its own: its MSI just failed (6.3.19).
+      if ((bits & ~MSI_GERROR_ABT_ERR) !== 0) this.signals.trigger('gerror');
+    });
+    this.signals.raise = (bits) => this.errors.raise(bits);
+    this.caches = translation({ name, caps, options: this.options, regs: this.regs, memory, watch });
+    this.eventQueue = new EventQueue(name, file, this.regs, this.errors, memory, watch, () =>
+      this.signals.trigger('eventq'),
+    );
+    const limit = Math.min(caps.STALL_MAX === 0 ? Number.POSITIVE_INFINITY : caps.STALL_MAX, this.options.stags);
+    this.stalls = new Stalls(name, this.eventQueue, limit, watch);
+    this.commandQueue = new CommandQueue(name, file, this.regs, this.errors, memory, this, watch);
+  }
+
+  /** What moves by itself, in the order in which an eager machine lets it. */
+  get agents(): Agent[] {
+    return [this.regs.cr0, this.regs.gbpa, this.signals.irqCtrl, this.commandQueue, this.stalls];
+  }
+
+  mmioRead32(offset: number): number {
+    return this.file.read32(offset);
+  }
+
+  mmioRead64(offset: number): bigint {
+    return this.file.read64(offset);
+  }
+
+  mmioWrite32(offset: number, value: number): void {
+    this.file.write32(offset, value);
+  }
+
+  mmioWrite64(offset: number, value: bigint): void {
+    this.file.write64(offset, value);
+  }
+
+  /**
+   * A client transaction: translates it, records its event, and holds it if it stalls. A client that must not stall
+   * (PCIe) passes null and gets an abort with an ordinary record instead (3.12).
+   */
+  access(t: Transaction, client: StallClient | null): void {
+    this.caches.translate(t);
+    if (t.outcome === Outcome.Stall && client !== null) this.stalls.stall(t, client);
+    else {
+      if (t.outcome === Outcome.Stall) t.outcome = Outcome.Abort;
+      if (t.event !== 0 && t.record) {
+        fillEvent(this.#record, t, null);
+        this.eventQueue.record(this.#record, false);
+      }
+    }
+    this.#watch.observer?.({ kind: 'translation', smmu: this.name, transaction: t });
+  }
+
+  /** Everything a CMD_SYNC waits for is done when it is consumed: nothing here is delayed. */
+  settle(): void {}
+
+  #updated(field: string, after: number): void {
+    if (field === 'SMMUEN' && after === 0) this.stalls.terminateAll();
+  }
+}
