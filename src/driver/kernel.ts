@@ -105,8 +105,12 @@ export interface Kernel {
   /** Copies between user memory and the kernel pass here so that they can be made to fail. @throws KernelError EFAULT */
   userCopy(point: Point): void;
 
-  /** Runs `handler` for each edge of `irq`, never while a lock is held: at the next release or {@link runInterrupts}. */
-  requestIrq(name: string, irq: number, handler: () => void): void;
+  /**
+   * Runs `handler` for each edge of `irq`. A threaded handler (the default) never runs while a lock is held: at the
+   * next release or {@link runInterrupts}. A hard one also runs inside {@link poll}, whatever is locked: it takes no
+   * lock itself.
+   */
+  requestIrq(name: string, irq: number, handler: () => void, kind?: 'hard' | 'threaded'): void;
   /** Runs handlers of noted edges now. Called at the end of every entry point. */
   runInterrupts(): void;
 

@@ -1,0 +1,242 @@
+import {
+  CERROR,
+  CMD_SYNC,
+  CMDQ_CONS,
+  CMDQ_PROD,
+  COMMAND_BYTES,
+  commandOf,
+  opcodeOf,
+  toQwords,
+  type Words,
+} from '../../../spec/index.ts';
+import type { Pa } from '../../hw/bus.ts';
+import type { Kernel } from '../kernel.ts';
+
+/** How a CMD_SYNC signals: nothing (a Tegra VCMDQ), an event, or a write of zero over its own slot (MSIPOLL). */
+export type SyncSignal = 'SIG_NONE' | 'SIG_SEV' | 'SIG_IRQ';
+
+/** Where commands go: the SMMU's own queue or a companion's (`struct arm_smmu_cmdq`). */
+export interface CommandSink {
+  readonly name: string;
+  /** Whether the queue takes this command (`arm_smmu_cmdq_supports_cmd`). */
+  supports(command: Words): boolean;
+  /**
+   * Inserts a list, and a CMD_SYNC after it if asked, as one piece and in order. With the CMD_SYNC, waits for it.
+   * False: timed out (ETIMEDOUT in the kernel); the commands stay queued, or wait to be sent before the next list.
+   */
+  issue(commands: readonly Words[], sync: boolean): boolean;
+  /** No CMD_SYNC was lost since the last one that completed: what was issued before it is done. */
+  readonly quiet: boolean;
+  /** CMD_ATC_INV time-outs seen so far (CERROR_ATC_INV_SYNC). */
+  readonly atcTimeouts: number;
+}
+
+/** What a queue is made of. */
+export interface CommandQueueSetup {
+  readonly name: string;
+  /** Physical address of the ring. */
+  readonly base: Pa;
+  /** log2 of the number of entries. */
+  readonly log2size: number;
+  /** Physical addresses of PROD and CONS. */
+  readonly prodReg: Pa;
+  readonly consReg: Pa;
+  readonly signal: SyncSignal;
+  /** Commands the queue does not take; default: it takes all. */
+  readonly supports?: (command: Words) => boolean;
+  /** Called when a CMD_SYNC completed. */
+  readonly onQuiet?: () => void;
+}
+
+const ERROR_TEXT: Readonly<Record<number, string>> = {
+  [CERROR.CERROR_NONE]: 'No error',
+  [CERROR.CERROR_ILL]: 'Illegal command',
+  [CERROR.CERROR_ABT]: 'Abort on command fetch',
+  [CERROR.CERROR_ATC_INV_SYNC]: 'ATC invalidate timeout',
+};
+
+/** Outer and inner shareability and attributes of a CMD_SYNC's MSI: normal, write-back (kernel: MSH=ISH, OIWB). */
+const SYNC_ATTRIBUTES = { MSH: 'ISH', MSIAttr: 'OWB_IWB' } as const;
+
+/**
+ * A ring of commands (`struct arm_smmu_cmdq`, `arm_smmu_cmdq_issue_cmdlist`). One CPU here, so lists never interleave.
+ */
+export class CommandQueue implements CommandSink {
+  readonly name: string;
+  readonly #kernel: Kernel;
+  readonly #setup: CommandQueueSetup;
+  readonly #entries: number;
+  /** Index and wrap bit. */
+  readonly #mask: number;
+  #prod = 0;
+  /** The last CONS read: polled again only when the ring looks full. */
+  #cons = 0;
+  /** What did not fit before a time-out: it goes first, so that a later CMD_SYNC covers it. */
+  #backlog: Words[] = [];
+  #lostSync = false;
+  #atcTimeouts = 0;
+
+  constructor(kernel: Kernel, setup: CommandQueueSetup) {
+    this.#kernel = kernel;
+    this.#setup = setup;
+    this.name = setup.name;
+    this.#entries = 2 ** setup.log2size;
+    this.#mask = 2 * this.#entries - 1;
+  }
+
+  get base(): Pa {
+    return this.#setup.base;
+  }
+
+  get log2size(): number {
+    return this.#setup.log2size;
+  }
+
+  get quiet(): boolean {
+    return !this.#lostSync;
+  }
+
+  get atcTimeouts(): number {
+    return this.#atcTimeouts;
+  }
+
+  /** PROD as written last, wrap bit included. */
+  get prod(): number {
+    return this.#prod;
+  }
+
+  supports(command: Words): boolean {
+    return this.#setup.supports?.(command) ?? true;
+  }
+
+  /** Both indexes back to 0: the queue's registers were rewritten. What had been lost is gone with them. */
+  restart(): void {
+    this.#prod = 0;
+    this.#cons = 0;
+    this.#backlog = [];
+  }
+
+  issue(commands: readonly Words[], sync: boolean): boolean {
+    let list = commands;
+    if (this.#backlog.length > 0) {
+      if (!this.#send(this.#backlog, false)) return this.#defer(commands, sync);
+      this.#backlog = [];
+    }
+    // Batches hold 64 at most; a longer list is cut so that it fits a small ring.
+    while (list.length > this.#entries - 1) {
+      if (!this.#send(list.slice(0, this.#entries - 1), false)) return this.#defer(list, sync);
+      list = list.slice(this.#entries - 1);
+    }
+    if (!this.#send(list, sync)) return this.#defer(list, sync);
+    return sync ? this.#waitForSync() : true;
+  }
+
+  #defer(commands: readonly Words[], sync: boolean): boolean {
+    this.#backlog.push(...commands);
+    this.#lostSync = true;
+    this.#kernel.log('err', `${this.name}: CMDQ timeout: no space for ${commands.length + (sync ? 1 : 0)} commands`);
+    return false;
+  }
+
+  #send(commands: readonly Words[], sync: boolean): boolean {
+    const n = commands.length + (sync ? 1 : 0);
+    if (n === 0) return true;
+    if (!this.#room(n) && !this.#kernel.poll('cmdq:space', () => this.#readCons() && this.#room(n))) return false;
+    for (const command of commands) this.#put(command);
+    if (sync) this.#put(this.#syncCommand());
+    // Entries, and the structures they are about, before the index that makes hardware read them.
+    this.#kernel.dmaWmb('cmdq:entries');
+    this.#kernel.write32Relaxed('cmdq:prod', this.#setup.prodReg, CMDQ_PROD.value({ WR: this.#prod }));
+    return true;
+  }
+
+  /** This queue's CMD_SYNC for the next slot (`arm_smmu_cmdq_build_sync_cmd`). */
+  #syncCommand(): Words {
+    const { signal } = this.#setup;
+    return CMD_SYNC.encode({
+      CS: signal,
+      ...SYNC_ATTRIBUTES,
+      MSIAddress: signal === 'SIG_IRQ' ? this.#slot(this.#prod) >> 2n : 0n,
+    });
+  }
+
+  #slot(index: number): Pa {
+    return this.#setup.base + BigInt((index & (this.#entries - 1)) * COMMAND_BYTES);
+  }
+
+  #put(command: Words): void {
+    const slot = this.#slot(this.#prod);
+    for (const [i, qword] of toQwords(command).entries()) this.#kernel.bus.store64(slot + BigInt(8 * i), qword);
+    this.#prod = (this.#prod + 1) & this.#mask;
+  }
+
+  #outstanding(): number {
+    return (this.#prod - this.#cons) & this.#mask;
+  }
+
+  #room(n: number): boolean {
+    return this.#entries - this.#outstanding() >= n;
+  }
+
+  /** True, so that it chains in conditions. */
+  #readCons(): true {
+    const cons = this.#kernel.read32('cmdq:cons', this.#setup.consReg);
+    this.#cons = CMDQ_CONS.of(cons, 'RD') & this.#mask;
+    return true;
+  }
+
+  #waitForSync(): boolean {
+    const target = this.#prod;
+    const slot = this.#slot(target - 1);
+    const msi = this.#setup.signal === 'SIG_IRQ';
+    const past = (): boolean => this.#outstanding() <= ((this.#prod - target) & this.#mask);
+    const done = this.#kernel.poll('cmdq:sync', () =>
+      msi ? this.#kernel.bus.load32(slot) === 0 : this.#readCons() && past(),
+    );
+    if (!done) {
+      this.#lostSync = true;
+      this.#kernel.log('err', `${this.name}: CMD_SYNC timeout at 0x${target.toString(16)}`);
+      return false;
+    }
+    if (msi) this.#cons = target;
+    this.#lostSync = false;
+    this.#setup.onQuiet?.();
+    return true;
+  }
+
+  /**
+   * Deals with a queue error (`__arm_smmu_cmdq_skip_err`). An illegal command becomes a CMD_SYNC; an aborted fetch and
+   * an ATC time-out are left: hardware goes on by itself once the error is acknowledged.
+   */
+  skipError(): void {
+    const cons = this.#kernel.read32('cmdq:cons-error', this.#setup.consReg);
+    const code = CMDQ_CONS.of(cons, 'ERR');
+    const at = CMDQ_CONS.of(cons, 'RD') & this.#mask;
+    this.#kernel.log(
+      'err',
+      `${this.name}: CMDQ error (cons 0x${cons.toString(16).padStart(8, '0')}): ${ERROR_TEXT[code] ?? 'Unknown'}`,
+    );
+    if (code === CERROR.CERROR_NONE || code === CERROR.CERROR_ABT) return;
+    if (code === CERROR.CERROR_ATC_INV_SYNC) {
+      this.#atcTimeouts++;
+      return;
+    }
+    this.#replaceBySync(at);
+  }
+
+  #replaceBySync(at: number): void {
+    const slot = this.#slot(at);
+    const { bus } = this.#kernel;
+    const bad = new Uint32Array(COMMAND_BYTES / 4).map((_, i) => bus.load32(slot + BigInt(4 * i)));
+    const name = commandOf(bad)?.name ?? `opcode 0x${opcodeOf(bad).toString(16)}`;
+    this.#kernel.log('err', `${this.name}: skipping command in error state: ${name} ${toQwords(bad).map(hex).join(' ')}`);
+    const sync = CMD_SYNC.encode({
+      CS: this.#setup.signal === 'SIG_NONE' ? 'SIG_NONE' : 'SIG_SEV',
+      ...SYNC_ATTRIBUTES,
+    });
+    for (const [i, qword] of toQwords(sync).entries()) bus.store64(slot + BigInt(8 * i), qword);
+    this.#kernel.dmaWmb('cmdq:skip');
+  }
+}
+
+const hex = (qword: bigint): string => `0x${qword.toString(16).padStart(16, '0')}`;

@@ -1,0 +1,152 @@
+/**
+ * Updates STEs and CDs so that hardware, which reads 64 bits at a time and in any order, never sees a mixture
+ * (kernel: `arm_smmu_write_entry`, `arm_smmu_entry_qword_diff`; IHI 0070 3.21.3).
+ */
+import { toQwords, type Words } from '../../../spec/index.ts';
+import type { Pa } from '../../hw/bus.ts';
+import type { Kernel } from '../kernel.ts';
+
+/** One 64-bit store. */
+export interface EntryWrite {
+  readonly qword: number;
+  readonly value: bigint;
+}
+
+/** Stores that may become visible in any order, and the invalidation that ends them. */
+export interface EntryStep {
+  readonly writes: readonly EntryWrite[];
+  readonly sync: true;
+}
+
+/** How to get from one entry to another. Steps that would store nothing are left out. */
+export interface EntryPlan {
+  /** V stays 1 throughout, both ends included; an unchanged entry is hitless. */
+  readonly hitless: boolean;
+  readonly steps: readonly EntryStep[];
+}
+
+/** Bits of an entry that hardware reads, as ones. */
+export type UsedBits = (entry: Words) => Words;
+
+/** Bits that both entries use but whose order of change does not matter, as ones. */
+export type SafeBits = (current: Words, target: Words) => Words;
+
+const all = (words: Words): number[] => Array.from({ length: words.length / 2 }, (_, qword) => qword);
+
+const differs = (a: Words, b: Words, qword: number): boolean =>
+  a[2 * qword] !== b[2 * qword] || a[2 * qword + 1] !== b[2 * qword + 1];
+
+/** Of an invalid entry hardware reads V and nothing else. */
+const valid = (usedBits: Words): boolean => {
+  let ones = 0;
+  for (let word of usedBits) for (; word !== 0; word &= word - 1) ones++;
+  return ones > 1;
+};
+
+/** Builds a plan by making its stores on a copy. */
+class Planner {
+  readonly #entry: Words;
+  readonly steps: EntryStep[] = [];
+
+  constructor(current: Words) {
+    this.#entry = Uint32Array.from(current);
+  }
+
+  /** A step that stores the target's value in those of `qwords` that differ. */
+  step(target: Words, qwords: readonly number[]): void {
+    const changed = qwords.filter((qword) => differs(this.#entry, target, qword));
+    if (changed.length === 0) return;
+    const values = toQwords(target);
+    this.steps.push({ writes: changed.map((qword) => ({ qword, value: values[qword] ?? 0n })), sync: true });
+    for (const qword of changed) {
+      this.#entry[2 * qword] = target[2 * qword] ?? 0;
+      this.#entry[2 * qword + 1] = target[2 * qword + 1] ?? 0;
+    }
+  }
+}
+
+/**
+ * The stores that turn `current` into `target` (`arm_smmu_write_entry`). At most one 64-bit word that hardware reads
+ * may change while the entry is valid; with two or more the entry is taken out of use first. Bits that `used` does
+ * not claim are written with the rest.
+ */
+export function planEntryUpdate(current: Words, target: Words, used: UsedBits, safe: SafeBits): EntryPlan {
+  const currentUsed = used(current);
+  const targetUsed = used(target);
+  const safeBits = safe(current, target);
+  const intermediate = new Uint32Array(current.length);
+  const critical: number[] = [];
+  for (const qword of all(current)) {
+    let differ = false;
+    for (const i of [2 * qword, 2 * qword + 1]) {
+      const keep = (currentUsed[i] ?? 0) & ~(safeBits[i] ?? 0);
+      const wanted = target[i] ?? 0;
+      intermediate[i] = ((current[i] ?? 0) & keep) | (wanted & ~keep);
+      if ((((intermediate[i] ?? 0) ^ wanted) & (targetUsed[i] ?? 0)) !== 0) differ = true;
+    }
+    if (differ) critical.push(qword);
+  }
+  const planner = new Planner(current);
+  const qwords = all(current);
+  const [only] = critical;
+  const disruptive = critical.length > 1;
+  if (disruptive) {
+    const off = Uint32Array.from(current);
+    off.fill(0, 0, 2);
+    planner.step(off, [0]);
+    planner.step(target, qwords.slice(1));
+    planner.step(target, [0]);
+  } else {
+    if (only !== undefined) {
+      planner.step(
+        intermediate,
+        qwords.filter((qword) => qword !== only),
+      );
+      planner.step(target, [only]);
+    }
+    planner.step(target, qwords);
+  }
+  const unchanged = planner.steps.length === 0;
+  return { hitless: unchanged || (!disruptive && valid(currentUsed) && valid(targetUsed)), steps: planner.steps };
+}
+
+/** Reads an entry of `words` 32-bit words from memory. */
+export function readEntry(kernel: Kernel, pa: Pa, words: number): Words {
+  const out = new Uint32Array(words);
+  for (let i = 0; i < words; i += 2) {
+    const qword = kernel.bus.load64(pa + BigInt(4 * i));
+    out[i] = Number(qword & 0xffff_ffffn);
+    out[i + 1] = Number(qword >> 32n);
+  }
+  return out;
+}
+
+/** Stores a whole entry that no hardware can reach yet. */
+export function storeEntry(kernel: Kernel, pa: Pa, entry: Words): void {
+  for (const [qword, value] of toQwords(entry).entries()) kernel.bus.store64(pa + BigInt(8 * qword), value);
+}
+
+/**
+ * Carries a plan out: each step's stores in ascending order, then `sync`, which invalidates the entry and waits.
+ * @returns false if a sync timed out; the remaining steps are still made, as in the kernel
+ */
+export function executeEntryPlan(kernel: Kernel, pa: Pa, plan: EntryPlan, sync: () => boolean): boolean {
+  let done = true;
+  for (const step of plan.steps) {
+    for (const { qword, value } of step.writes) kernel.bus.store64(pa + BigInt(8 * qword), value);
+    if (!sync()) done = false;
+  }
+  return done;
+}
+
+/** Writes entries; the part that a test or the bug zoo wraps. */
+export interface EntryWriter {
+  /** Makes the entry at `pa` equal to `target`. False: a CMD_SYNC timed out. */
+  write(kernel: Kernel, pa: Pa, target: Words, used: UsedBits, safe: SafeBits, sync: () => boolean): boolean;
+}
+
+/** The kernel's writer. */
+export const entryWriter: EntryWriter = {
+  write: (kernel, pa, target, used, safe, sync) =>
+    executeEntryPlan(kernel, pa, planEntryUpdate(readEntry(kernel, pa, target.length), target, used, safe), sync),
+};

@@ -1,0 +1,331 @@
+/**
+ * The kernel that driver, iommu core and iommufd run on here: memory, ids, locks, MMIO, polls and interrupts on one
+ * bus. Every use has a name; a test can make the nth use of a name fail, or act at it.
+ */
+import type { Bus, Pa } from '../hw/bus.ts';
+import {
+  type Errno,
+  type IdAllocator,
+  type Kernel,
+  KernelError,
+  type Lock,
+  type OwnershipNote,
+  type Point,
+} from './kernel.ts';
+import { PageAllocator } from './page-allocator.ts';
+
+/** One line of the kernel log. */
+export interface LogLine {
+  readonly level: 'err' | 'warn' | 'info';
+  readonly text: string;
+}
+
+/** How a {@link LocalKernel} behaves where a kernel leaves a choice. */
+export interface LocalKernelOptions {
+  /** Turns of a polling loop before it times out; stands for the kernel's second. Default 10,000. */
+  readonly pollTurns?: number;
+  /** Whether mmio points are announced to listeners of {@link LocalKernel.onPoint}. Default true. */
+  readonly mmioPoints?: boolean;
+}
+
+/** A planned failure: see {@link LocalKernel.failNth}. */
+export interface PlannedFailure {
+  readonly prefix: string;
+  /** Uses still to go before it fires. */
+  left: number;
+  /** The point where it fired. */
+  fired: Point | null;
+}
+
+class LocalLock implements Lock {
+  readonly name: string;
+  held = false;
+  constructor(name: string) {
+    this.name = name;
+  }
+}
+
+/** Lowest free first; a hint keeps a long run of taken ids from being searched again and again. */
+class LocalIds implements IdAllocator {
+  readonly name: string;
+  readonly #kernel: LocalKernel;
+  readonly #min: number;
+  readonly #max: number;
+  readonly #exhausted: Errno;
+  readonly #taken = new Set<number>();
+  #hint: number;
+
+  constructor(kernel: LocalKernel, name: string, min: number, max: number, exhausted: Errno) {
+    this.#kernel = kernel;
+    this.name = name;
+    this.#min = min;
+    this.#max = max;
+    this.#exhausted = exhausted;
+    this.#hint = min;
+  }
+
+  alloc(): number {
+    this.#kernel.mayFail(`ids:${this.name}`, 'ENOMEM');
+    let id = this.#hint;
+    while (this.#taken.has(id)) id++;
+    if (id > this.#max) throw new KernelError(this.#exhausted, `no ${this.name} left in ${this.#min}..${this.#max}`);
+    this.#taken.add(id);
+    this.#hint = id + 1;
+    return id;
+  }
+
+  free(id: number): void {
+    if (!this.#taken.delete(id)) throw new Error(`${this.name} ${id} is not allocated`);
+    if (id < this.#hint) this.#hint = id;
+  }
+
+  has(id: number): boolean {
+    return this.#taken.has(id);
+  }
+
+  get used(): number {
+    return this.#taken.size;
+  }
+}
+
+interface Handler {
+  readonly run: () => void;
+  readonly hard: boolean;
+  pending: boolean;
+}
+
+/** See the module comment. */
+export class LocalKernel implements Kernel {
+  readonly bus: Bus;
+  /** Everything logged, oldest first. */
+  readonly messages: LogLine[] = [];
+  readonly #pages: PageAllocator;
+  readonly #turns: number;
+  readonly #mmioPoints: boolean;
+  readonly #failures: PlannedFailure[] = [];
+  readonly #handlers: Handler[] = [];
+  readonly #points = new Set<(point: Point) => void>();
+  readonly #notes = new Set<(note: OwnershipNote) => void>();
+  #lockDepth = 0;
+  #running = false;
+  #runningHard = false;
+
+  constructor(bus: Bus, options: LocalKernelOptions = {}) {
+    this.bus = bus;
+    this.#pages = new PageAllocator(bus);
+    this.#turns = options.pollTurns ?? 10_000;
+    this.#mmioPoints = options.mmioPoints ?? true;
+  }
+
+  /**
+   * Makes the nth use (1 is the next) of a point whose name begins with `prefix` fail, once. Names: `alloc:` (memory),
+   * `ids:`, `copy:` (user memory), `poll:` (the poll times out without a look at the hardware).
+   */
+  failNth(nth: number, prefix: string): PlannedFailure {
+    const plan: PlannedFailure = { prefix, left: nth, fired: null };
+    this.#failures.push(plan);
+    return plan;
+  }
+
+  /** Forgets planned failures that have not fired. */
+  clearFailures(): void {
+    this.#failures.length = 0;
+  }
+
+  /** Calls `listener` at each point: lock acquired and released, allocation, MMIO, barrier. Returns how to stop it. */
+  onPoint(listener: (point: Point) => void): () => void {
+    this.#points.add(listener);
+    return () => this.#points.delete(listener);
+  }
+
+  /** Calls `listener` with each ownership note. Returns how to stop it. */
+  onNote(listener: (note: OwnershipNote) => void): () => void {
+    this.#notes.add(listener);
+    return () => this.#notes.delete(listener);
+  }
+
+  /** Allocations of pages not given back: what a leak check compares. */
+  get pagesUsed(): number {
+    return this.#pages.used;
+  }
+
+  /** Their addresses, ascending. */
+  get pagesTaken(): Pa[] {
+    return this.#pages.taken;
+  }
+
+  point(point: Point): void {
+    for (const listener of this.#points) listener(point);
+  }
+
+  /** Throws if a failure is planned for this use. @throws KernelError with the errno given */
+  mayFail(point: Point, errno: Errno): void {
+    this.point(point);
+    if (this.#fails(point)) throw new KernelError(errno, `${point} was told to fail`);
+  }
+
+  #fails(point: Point): boolean {
+    if (this.#failures.length === 0) return false;
+    let fails = false;
+    for (const plan of this.#failures) {
+      if (plan.fired !== null || !point.startsWith(plan.prefix)) continue;
+      plan.left--;
+      if (plan.left > 0) continue;
+      plan.fired = point;
+      fails = true;
+    }
+    return fails;
+  }
+
+  allocPages(what: string, bytes: number): Pa {
+    this.mayFail(`alloc:${what}`, 'ENOMEM');
+    const pa = this.#pages.alloc(bytes);
+    if (pa === undefined) throw new KernelError('ENOMEM', `no ${bytes} contiguous bytes left for ${what}`);
+    this.announce({ what: 'page', act: 'alloc', where: '', id: pa, owner: what });
+    return pa;
+  }
+
+  freePages(what: string, pa: Pa): void {
+    this.announce({ what: 'page', act: 'free', where: '', id: pa, owner: what });
+    this.#pages.free(pa);
+  }
+
+  alloc(what: string): void {
+    this.mayFail(`alloc:${what}`, 'ENOMEM');
+  }
+
+  ids(name: string, min: number, max: number, exhausted: Errno = 'ENOSPC'): IdAllocator {
+    return new LocalIds(this, name, min, max, exhausted);
+  }
+
+  lock(name: string): Lock {
+    return new LocalLock(name);
+  }
+
+  withLock<T>(lock: Lock, body: () => T): T {
+    if (!(lock instanceof LocalLock)) throw new Error(`lock ${lock.name} is not this kernel's`);
+    if (lock.held) throw new Error(`deadlock: ${lock.name} is held already`);
+    this.point(`lock:${lock.name}`);
+    lock.held = true;
+    this.#lockDepth++;
+    try {
+      return body();
+    } finally {
+      lock.held = false;
+      this.#lockDepth--;
+      this.bus.mb();
+      this.point(`unlock:${lock.name}`);
+      this.runInterrupts();
+    }
+  }
+
+  #mmio(point: Point): void {
+    if (this.#mmioPoints && this.#points.size > 0) this.point(`mmio:${point}`);
+  }
+
+  read32(point: Point, addr: Pa): number {
+    this.#mmio(point);
+    return this.bus.readl(addr);
+  }
+
+  read64(point: Point, addr: Pa): bigint {
+    this.#mmio(point);
+    return this.bus.readq(addr);
+  }
+
+  write32(point: Point, addr: Pa, value: number): void {
+    this.#mmio(point);
+    this.bus.writel(addr, value);
+  }
+
+  write64(point: Point, addr: Pa, value: bigint): void {
+    this.#mmio(point);
+    this.bus.writeq(addr, value);
+  }
+
+  write32Relaxed(point: Point, addr: Pa, value: number): void {
+    this.#mmio(point);
+    this.bus.writelRelaxed(addr, value);
+  }
+
+  write64Relaxed(point: Point, addr: Pa, value: bigint): void {
+    this.#mmio(point);
+    this.bus.writeqRelaxed(addr, value);
+  }
+
+  dmaWmb(point: Point): void {
+    this.point(`barrier:${point}`);
+    this.bus.dmaWmb();
+  }
+
+  dmaRmb(point: Point): void {
+    this.point(`barrier:${point}`);
+    this.bus.dmaRmb();
+  }
+
+  mb(point: Point): void {
+    this.point(`barrier:${point}`);
+    this.bus.mb();
+  }
+
+  poll(point: Point, done: () => boolean): boolean {
+    if (this.#points.size > 0) this.point(`poll:${point}`);
+    if (this.#fails(`poll:${point}`)) return false;
+    for (let turn = 0; turn < this.#turns; turn++) {
+      if (done()) return true;
+      this.#runHard();
+      this.bus.cpuRelax();
+    }
+    return done();
+  }
+
+  userCopy(point: Point): void {
+    this.mayFail(`copy:${point}`, 'EFAULT');
+  }
+
+  requestIrq(_name: string, irq: number, run: () => void, kind: 'hard' | 'threaded' = 'threaded'): void {
+    const handler: Handler = { run, hard: kind === 'hard', pending: false };
+    this.#handlers.push(handler);
+    this.bus.onInterrupt(irq, () => {
+      handler.pending = true;
+    });
+  }
+
+  runInterrupts(): void {
+    this.#runHard();
+    if (this.#lockDepth > 0 || this.#running) return;
+    this.#running = true;
+    try {
+      for (let next = this.#pending(); next !== undefined; next = this.#pending()) this.#run(next);
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  #pending(): Handler | undefined {
+    return this.#handlers.find((handler) => handler.pending);
+  }
+
+  #run(handler: Handler): void {
+    handler.pending = false;
+    handler.run();
+  }
+
+  #runHard(): void {
+    if (this.#runningHard) return;
+    this.#runningHard = true;
+    try {
+      for (const handler of this.#handlers) if (handler.hard && handler.pending) this.#run(handler);
+    } finally {
+      this.#runningHard = false;
+    }
+  }
+
+  log(level: LogLine['level'], text: string): void {
+    this.messages.push({ level, text });
+  }
+
+  announce(note: OwnershipNote): void {
+    for (const listener of this.#notes) listener(note);
+  }
+}

@@ -1,0 +1,99 @@
+import type { Bus, Pa } from '../hw/bus.ts';
+
+/** Bytes of the smallest piece, as log2. */
+const SHIFT = 12;
+
+/** A run of free pages, in page numbers: [first, end). */
+interface Extent {
+  first: number;
+  end: number;
+}
+
+/**
+ * Physically contiguous memory out of the firmware's RAM: the lowest free place, aligned to the size rounded up to a
+ * power of two. Deterministic; what is freed is handed out again.
+ */
+export class PageAllocator {
+  readonly #bus: Bus;
+  readonly #free: Extent[];
+  readonly #taken = new Map<number, number>();
+  /** Pages below were handed out before and may hold old bytes; those above are as the machine was switched on. */
+  #touched = 0;
+
+  constructor(bus: Bus) {
+    this.#bus = bus;
+    this.#free = bus.firmware.ram
+      .map(({ base, size }) => ({ first: Number(base >> BigInt(SHIFT)), end: Number((base + size) >> BigInt(SHIFT)) }))
+      .sort((a, b) => a.first - b.first);
+  }
+
+  /** Zeroed memory; undefined when nothing large enough is free. */
+  alloc(bytes: number): Pa | undefined {
+    const pages = Math.max(1, Math.ceil(bytes / (1 << SHIFT)));
+    const align = 2 ** Math.ceil(Math.log2(pages));
+    for (const [i, extent] of this.#free.entries()) {
+      const first = Math.ceil(extent.first / align) * align;
+      if (first + pages > extent.end) continue;
+      this.#take(i, extent, first, first + pages);
+      this.#taken.set(first, pages);
+      const pa = BigInt(first) << BigInt(SHIFT);
+      this.#zero(pa, first, pages);
+      return pa;
+    }
+    return undefined;
+  }
+
+  /** Gives memory back. @throws Error if it is not allocated from here */
+  free(pa: Pa): void {
+    const first = Number(pa >> BigInt(SHIFT));
+    const pages = this.#taken.get(first);
+    if (pages === undefined) throw new Error(`0x${pa.toString(16)} is not allocated`);
+    this.#taken.delete(first);
+    this.#give({ first, end: first + pages });
+  }
+
+  /** Number of allocations not given back. */
+  get used(): number {
+    return this.#taken.size;
+  }
+
+  /** Addresses of allocations not given back, ascending. */
+  get taken(): Pa[] {
+    return [...this.#taken.keys()].sort((a, b) => a - b).map((first) => BigInt(first) << BigInt(SHIFT));
+  }
+
+  #take(index: number, extent: Extent, first: number, end: number): void {
+    const rest: Extent[] = [];
+    if (extent.first < first) rest.push({ first: extent.first, end: first });
+    if (end < extent.end) rest.push({ first: end, end: extent.end });
+    const [only, second] = rest;
+    // Most requests cut a page off the front; an array of thousands of runs is not moved for that.
+    if (only !== undefined && second === undefined) this.#free[index] = only;
+    else this.#free.splice(index, 1, ...rest);
+  }
+
+  #give(run: Extent): void {
+    let low = 0;
+    let high = this.#free.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#free[middle]?.first ?? 0) < run.first) low = middle + 1;
+      else high = middle;
+    }
+    const before = this.#free[low - 1];
+    const after = this.#free[low];
+    const joinsBefore = before?.end === run.first;
+    const joinsAfter = after?.first === run.end;
+    if (before !== undefined && joinsBefore) {
+      before.end = joinsAfter && after !== undefined ? after.end : run.end;
+      if (joinsAfter) this.#free.splice(low, 1);
+    } else if (after !== undefined && joinsAfter) after.first = run.first;
+    else this.#free.splice(low, 0, run);
+  }
+
+  #zero(pa: Pa, first: number, pages: number): void {
+    const old = Math.min(pages, Math.max(0, this.#touched - first));
+    if (old > 0) this.#bus.storeBytes(pa, new Uint8Array(old << SHIFT));
+    this.#touched = Math.max(this.#touched, first + pages);
+  }
+}
