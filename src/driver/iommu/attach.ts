@@ -3,7 +3,7 @@
  * exported functions of drivers/iommu/iommu.c that iommufd, VFIO and SVA call).
  */
 import { KernelError } from '../kernel.ts';
-import type { IommuGroup } from './group.ts';
+import type { IommuGroup, PasidEntry } from './group.ts';
 import {
   domainCompatible,
   groupOf,
@@ -288,15 +288,21 @@ function checkHandle(domain: IommuDomain, handle: AttachHandle): void {
   if (handle.live) throw new Error('the attach handle belongs to another attachment');
 }
 
-function store(group: IommuGroup, pasid: number, entry: { domain: IommuDomain; handle: AttachHandle | null }): void {
+function store(group: IommuGroup, pasid: number, entry: PasidEntry): void {
   const before = group.pasidArray.get(pasid)?.handle;
   group.pasidArray.set(pasid, entry);
   if (entry.handle) group.parts.beginHandle(entry.handle);
-  if (before) group.parts.endHandle(before);
+  if (before) endHandle(group, before);
 }
 
 function erase(group: IommuGroup, pasid: number): void {
   const handle = group.pasidArray.get(pasid)?.handle;
   group.pasidArray.delete(pasid);
-  if (handle) group.parts.endHandle(handle);
+  if (handle) endHandle(group, handle);
+}
+
+/** Hardware no longer uses the attachment: its faults are answered, then the handle is dead. */
+function endHandle(group: IommuGroup, handle: AttachHandle): void {
+  group.parts.flushHandle(group, handle);
+  group.parts.endHandle(handle);
 }

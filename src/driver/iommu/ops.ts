@@ -5,6 +5,7 @@
  */
 import type { DeviceNode, Pa } from '../../hw/bus.ts';
 import type { IommuGroup } from './group.ts';
+import type { FaultParam } from './io-pgfault.ts';
 
 /** A physical IOMMU instance (`struct iommu_device`). */
 export interface IommuDevice {
@@ -29,6 +30,8 @@ export interface Device {
   maxPasids: number;
   /** `dev->iommu_group`: set by the core between probe and release. */
   group?: IommuGroup | null;
+  /** `dev->iommu->fault_param`: set while the device is in a page-fault queue. */
+  faultParam?: FaultParam | null;
 }
 
 /** Kinds of domain (`__IOMMU_DOMAIN_*`). */
@@ -77,7 +80,10 @@ export interface IommuDomain {
   readonly pgsizeBitmap: bigint;
   /** Addresses the domain can map, both ends included. */
   readonly aperture: { readonly start: bigint; readonly end: bigint };
-  /** Set by iommufd (`iopf_handler`): gets complete page-fault groups. */
+  /**
+   * Set by iommufd and SVA (`iopf_handler`): gets complete page-fault groups and answers each once. If it throws, the
+   * core answers 'failure'.
+   */
   iopfHandler: ((group: PageFaultGroup) => void) | null;
   /** Present on domains allocated with dirty tracking. */
   readonly dirtyOps?: DirtyOps;
@@ -214,6 +220,11 @@ export interface MmStruct {
   readonly pgd: Pa;
   /** Told of invalidations and of the end of the address space (`mmu_notifier`). */
   readonly notifiers: Set<MmNotifier>;
+  /**
+   * Makes the page present if the address space allows the access (`handle_mm_fault` behind the VMA checks); false: it
+   * does not. Without it every page fault is answered 'invalid'.
+   */
+  handleFault?(fault: PageFault): boolean;
 }
 
 /** `struct mmu_notifier_ops`, the part that SVA uses. */
@@ -239,7 +250,7 @@ export interface PageFaultGroup {
   readonly dev: Device;
   readonly handle: AttachHandle;
   readonly faults: readonly PageFault[];
-  /** Answers the whole group, once. */
+  /** Answers the whole group. Only the first answer counts; the core gives one when the attachment ends. */
   respond(code: PageResponseCode): void;
 }
 

@@ -2,6 +2,8 @@
  * The steps of the core at which it calls a driver. They are handed in, so that a test or the bug zoo can wrap one of
  * them; nothing in this directory calls those driver operations by another way.
  */
+import type { IommuGroup } from './group.ts';
+import { flushHandleFaults } from './io-pgfault.ts';
 import type { AttachHandle, Device, IommuDomain } from './ops.ts';
 
 /** See the module comment. {@link coreParts} makes the shipped ones. */
@@ -14,6 +16,8 @@ export interface CoreParts {
   removeDevPasid(domain: IommuDomain, dev: Device, pasid: number): void;
   /** The attachment of `handle` begins: readers may find it from now on. */
   beginHandle(handle: AttachHandle): void;
+  /** Answers the page faults that are pending on `handle`, whose attachment ends. */
+  flushHandle(group: IommuGroup, handle: AttachHandle): void;
   /** The attachment of `handle` ends: no reader finds it any more. */
   endHandle(handle: AttachHandle): void;
 }
@@ -30,6 +34,7 @@ export function coreParts(): CoreParts {
     beginHandle: (handle) => {
       handle.live = true;
     },
+    flushHandle: flushHandleFaults,
     endHandle: (handle) => {
       handle.live = false;
     },
