@@ -10,12 +10,14 @@ import { deviceSetDomain, groupOf, IommuGroup, parkDevice } from './group.ts';
 import type { Device, IommuDevice } from './ops.ts';
 import type { CoreParts } from './parts.ts';
 import { coreParts } from './parts.ts';
+import { Sva } from './sva.ts';
 
 /** See the module comment. */
 export class IommuCore {
   readonly kernel: Kernel;
   readonly parts: CoreParts;
   readonly iommus: IommuDevice[] = [];
+  readonly sva: Sva;
   readonly #devices = new Map<string, Device>();
   /** By what puts devices together: their alias, or their own name. */
   readonly #groups = new Map<string, IommuGroup>();
@@ -24,6 +26,7 @@ export class IommuCore {
   constructor(kernel: Kernel, parts: CoreParts = coreParts()) {
     this.kernel = kernel;
     this.parts = parts;
+    this.sva = new Sva(kernel);
     this.#groupIds = kernel.ids('iommu-group', 0, 0xffff);
   }
 

@@ -9,3 +9,5 @@ export * from './ops.ts';
 export * from './parts.ts';
 export * from './reset.ts';
 export * from './resv.ts';
+export * from './sva.ts';
+export * from './viommu.ts';
