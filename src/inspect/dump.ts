@@ -1,0 +1,141 @@
+/** What an SMMU was told: Stream table and CD tables of a memory image, decoded. */
+import { type Caps, capsOf } from '../../spec/caps.ts';
+import { CD } from '../../spec/cd.ts';
+import type { Words } from '../../spec/layout.ts';
+import { cdContext } from '../../spec/legality/cd.ts';
+import { CR2 } from '../../spec/registers/control.ts';
+import { STE } from '../../spec/ste.ts';
+import { s1Enabled, s2Enabled } from '../../spec/stream-world.ts';
+import { decode } from './decode.ts';
+import type { ImageMemory } from './memory.ts';
+import { type DecodedProblem, type DecodedRecord, hex } from './record.ts';
+import {
+  Budget,
+  cdTableOf,
+  isDefaultSte,
+  type Registers,
+  registerWords,
+  scanCdTable,
+  scanStreamTable,
+  streamTableOf,
+} from './stream-table.ts';
+import { hexWords } from './words.ts';
+
+/** A problem of a dump; sid and ssid where it belongs to one stream. */
+export interface DumpProblem extends DecodedProblem {
+  readonly sid?: number;
+  readonly ssid?: number;
+}
+
+/** A CD of a stream. */
+export interface DumpCd {
+  readonly ssid: number;
+  /** "0x..": where the CD lies. */
+  readonly pa: string;
+  readonly cd: DecodedRecord;
+  readonly words: readonly string[];
+}
+
+/** An STE, and the CDs it leads to. */
+export interface DumpStream {
+  readonly sid: number;
+  /** "0x..": where the STE lies. */
+  readonly pa: string;
+  readonly ste: DecodedRecord;
+  readonly words: readonly string[];
+  /** Of streams with stage 1. */
+  readonly cds?: readonly DumpCd[];
+}
+
+/** What one image says. */
+export interface Dump {
+  readonly phase?: string;
+  readonly strtab: {
+    readonly format: 'linear' | 'two-level';
+    readonly base: string;
+    readonly log2size: number;
+    readonly split?: number;
+  };
+  readonly streams: readonly DumpStream[];
+  readonly problems: readonly DumpProblem[];
+}
+
+/** What to look at, and what to show. */
+export interface DumpOptions {
+  readonly phase?: string | undefined;
+  /** The SMMU; default: what the registers say. */
+  readonly caps?: Caps | undefined;
+  /** Invalid and all-default entries too. */
+  readonly all?: boolean | undefined;
+}
+
+/** What the ID registers among `registers` say, or undefined if one of IDR0, IDR1, IDR3, IDR5 is missing. */
+export function capsFromRegisters(registers: Registers): Caps | undefined {
+  const value = (name: string): number | undefined => {
+    const found = registers.get(name);
+    return found === undefined ? undefined : Number(BigInt.asUintN(32, found));
+  };
+  const [IDR0, IDR1, IDR3, IDR5] = ['IDR0', 'IDR1', 'IDR3', 'IDR5'].map(value);
+  if (IDR0 === undefined || IDR1 === undefined || IDR3 === undefined || IDR5 === undefined) return undefined;
+  return capsOf({ IDR0, IDR1, IDR3, IDR5, IDR6: value('IDR6'), AIDR: value('AIDR'), MPAMIDR: value('MPAMIDR') });
+}
+
+interface Looking {
+  readonly memory: ImageMemory;
+  readonly caps: Caps | undefined;
+  readonly e2h: boolean;
+  readonly all: boolean;
+  readonly problems: DumpProblem[];
+}
+
+function cdsOf(looking: Looking, sid: number, ste: Words): DumpCd[] {
+  const { memory, caps, e2h, all, problems } = looking;
+  const cds: DumpCd[] = [];
+  if (s2Enabled(ste)) return cds;
+  // Without a known SMMU, all that the STE's own bits say of the stream is taken.
+  const context = cdContext(ste, caps ?? { S1P: true, Hyp: true }, e2h);
+  for (const found of scanCdTable(memory, cdTableOf(ste, caps), sid, all, new Budget())) {
+    if ('problem' in found) problems.push(found.problem);
+    else if (all || CD.num(found.words, 'V') === 1) {
+      const cd = decode('cd', found.words, { caps, cdContext: context });
+      problems.push(...cd.problems.map((problem) => ({ ...problem, sid, ssid: found.id })));
+      cds.push({ ssid: found.id, pa: hex(found.pa), cd, words: hexWords(found.words) });
+    }
+  }
+  return cds;
+}
+
+/**
+ * The Stream table and every CD table of an image.
+ * @throws InputError if the registers do not say where the Stream table lies.
+ */
+export function dump(memory: ImageMemory, registers: Registers, options: DumpOptions = {}): Dump {
+  const caps = options.caps ?? capsFromRegisters(registers);
+  const table = streamTableOf(registers, caps);
+  const all = options.all === true;
+  const cr2 = registers.get(CR2.name);
+  const e2h = cr2 !== undefined && CR2.num(registerWords(CR2, cr2), 'E2H') === 1;
+  const problems: DumpProblem[] = [];
+  const looking = { memory, caps, e2h, all, problems };
+  const streams: DumpStream[] = [];
+  for (const found of scanStreamTable(memory, table, all)) {
+    if ('problem' in found) {
+      problems.push(found.problem);
+      continue;
+    }
+    const { id: sid, words } = found;
+    const valid = STE.num(words, 'V') === 1;
+    if (!all && (!valid || isDefaultSte(words))) continue;
+    const ste = decode('ste', words, { caps });
+    problems.push(...ste.problems.map((problem) => ({ ...problem, sid })));
+    const cds = valid && s1Enabled(words) ? { cds: cdsOf(looking, sid, words) } : {};
+    streams.push({ sid, pa: hex(found.pa), ste, words: hexWords(words), ...cds });
+  }
+  const { format, base, log2size, split } = table;
+  return {
+    ...(options.phase === undefined ? {} : { phase: options.phase }),
+    strtab: { format, base: hex(base), log2size, ...(split === undefined ? {} : { split }) },
+    streams,
+    problems,
+  };
+}
