@@ -9,6 +9,7 @@ import * as interrupts from './registers/interrupts.ts';
 import * as mpamDpt from './registers/mpam-dpt.ts';
 import * as queues from './registers/queues.ts';
 
+export * from './id-registers.ts';
 export * from './registers/atos.ts';
 export * from './registers/component-id.ts';
 export * from './registers/control.ts';
