@@ -111,8 +111,8 @@ function wrap(text: string, width: number): string[] {
   return [...lines, line];
 }
 
-/** Widest that a column other than the meaning may become. */
-const COLUMN_LIMITS = [15, 24, 0, 22, 24] as const;
+/** Widest that each column may become; the meaning then shrinks until the line fits. */
+const COLUMN_LIMITS = [15, 28, COLUMNS, 22, 24] as const;
 const MEANING = 2;
 const GAP = '  ';
 
@@ -120,8 +120,9 @@ function tableLines(rows: readonly Row[]): string[] {
   const widths = COLUMN_LIMITS.map((limit, column) =>
     Math.min(limit, Math.max(...rows.map((row) => (row[column] ?? '').length))),
   );
-  const used = widths.filter((width) => width > 0);
-  widths[MEANING] = COLUMNS - used.reduce((sum, width) => sum + width + GAP.length, 0);
+  const others = widths.filter((width, column) => width > 0 && column !== MEANING);
+  const room = COLUMNS - others.reduce((sum, width) => sum + width + GAP.length, 0);
+  widths[MEANING] = Math.min(room, widths[MEANING] ?? 0);
   const lines: string[] = [];
   for (const row of rows) {
     const cells = row.map((text, column) => wrap(text, widths[column] || 1));
