@@ -4,6 +4,7 @@
  */
 import { AIDR, IDR0, IDR1, IDR2, IDR3, IDR4, IDR5, IDR6, IIDR } from '../../spec/id-registers.ts';
 import type { Encoding, Fields, Register } from '../../spec/layout.ts';
+import { DEFAULT_TLB, type TlbOptions } from './tlb.ts';
 
 /** ID registers by name: what software reads, and what `when` conditions of the tables are answered from. */
 export interface IdRegisters {
@@ -56,11 +57,8 @@ export interface SmmuOptions {
   readonly stags: number;
   /** An invalidation may pass an entry that a transaction is using (a Tegra264 erratum). `seeded` schedule only. */
   readonly erratumInvalidationMayMissEntryInUse: boolean;
-  /** TLB capacity in entries per kind, and ways of a set. */
-  readonly tlbEntries: number;
-  readonly tlbWays: number;
-  /** Cached STEs and CDs, each. */
-  readonly configEntries: number;
+  /** Shapes of the TLB's caches. */
+  readonly tlb: TlbOptions;
 }
 
 /** Defaults of {@link SmmuOptions}. */
@@ -80,9 +78,7 @@ export const DEFAULT_OPTIONS: SmmuOptions = {
   wiredInterrupts: true,
   stags: 0x10000,
   erratumInvalidationMayMissEntryInUse: false,
-  tlbEntries: 4096,
-  tlbWays: 4,
-  configEntries: 4096,
+  tlb: DEFAULT_TLB,
 };
 
 /** ID register fields by name; fields left out are 0. */

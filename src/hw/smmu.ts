@@ -5,14 +5,8 @@ import type { Words } from '../../spec/layout.ts';
 import { GERROR } from '../../spec/registers.ts';
 import { CommandQueue } from './command-queue.ts';
 import type { CommandTarget, EndpointPort } from './commands/context.ts';
-import {
-  DEFAULT_OPTIONS,
-  ID_REGISTERS,
-  type IdRegisters,
-  idRegistersOf,
-  type SmmuConfig,
-  type SmmuOptions,
-} from './config.ts';
+import { DEFAULT_OPTIONS, ID_REGISTERS, type IdRegisters, type SmmuConfig, type SmmuOptions } from './config.ts';
+import { checkedIds } from './config-check.ts';
 import { ControlRegisters } from './control-registers.ts';
 import { EventQueue } from './event-queue.ts';
 import { fillEvent } from './event-record.ts';
@@ -71,7 +65,7 @@ export class Smmu implements CommandTarget {
     translation: (context: TranslationContext) => TranslationUnit,
   ) {
     this.name = name;
-    this.ids = idRegistersOf(config);
+    this.ids = checkedIds(config);
     this.caps = capsOf(this.ids);
     this.options = { ...DEFAULT_OPTIONS, ...config.options };
     this.endpoints = ports.endpoints;
