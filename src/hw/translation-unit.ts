@@ -14,6 +14,7 @@ export class NoTranslation implements TranslationUnit {
     t.reset();
   }
   tlb(): void {}
+  ste(): void {}
   steRange(): void {}
   allConfig(): void {}
   cd(): void {}

@@ -10,21 +10,15 @@ import type { Execute } from './context.ts';
 
 export const cfgiSte: Execute = (words, { caches, caps }) => {
   const sid = CMD_CFGI_STE.num(words, 'StreamID');
-  if (sid < 2 ** caps.SIDSIZE) caches.steRange(sid, sid, CMD_CFGI_STE.num(words, 'Leaf') === 1);
+  if (sid < 2 ** caps.SIDSIZE) caches.ste(sid, CMD_CFGI_STE.num(words, 'Leaf') === 1);
   return 0;
 };
 
 /** CMD_CFGI_STE_RANGE; with the largest Range it is CMD_CFGI_ALL. Low Range + 1 bits of the StreamID do not count. */
 export const cfgiSteRange: Execute = (words, { caches }) => {
   const range = CMD_CFGI_STE_RANGE.num(words, 'Range');
-  if (range === CFGI_ALL_RANGE) {
-    caches.allConfig();
-    return 0;
-  }
-  const count = 2 ** (range + 1);
-  const sid = CMD_CFGI_STE_RANGE.num(words, 'StreamID');
-  const first = sid - (sid % count);
-  caches.steRange(first, first + count - 1, false);
+  if (range === CFGI_ALL_RANGE) caches.allConfig();
+  else caches.steRange(CMD_CFGI_STE_RANGE.num(words, 'StreamID'), range);
   return 0;
 };
 

@@ -7,8 +7,10 @@ import type { TlbInvalidation, TranslationRegs } from '../transaction.ts';
 /** Invalidation of what translation caches. StreamIDs and SubstreamIDs are numbers of up to 32 and 20 bits. */
 export interface CacheMaintenance {
   tlb(invalidation: TlbInvalidation): void;
-  /** STEs of [first, last], all CDs fetched through them and, unless `leaf`, the L1STDs used to reach them. */
-  steRange(first: number, last: number, leaf: boolean): void;
+  /** The STE of a stream, all CDs fetched through it and, unless `leaf`, the L1STD used to reach it. */
+  ste(StreamID: number, leaf: boolean): void;
+  /** The same, L1STDs included, for the aligned block of 2^(range + 1) StreamIDs that holds this one. */
+  steRange(StreamID: number, range: number): void;
   allConfig(): void;
   cd(StreamID: number, SubstreamID: number, leaf: boolean): void;
   allCds(StreamID: number): void;
