@@ -35,6 +35,12 @@ const cacheShape = z.strictObject({
   replacement: z.enum(['round-robin', 'lru']),
 });
 
+const entries = z
+  .number()
+  .int()
+  .min(0)
+  .max(1 << 20);
+
 /** {@link SmmuOptions}, all optional. */
 const options = z.strictObject({
   guardedWrites: z.enum(['ignored', 'taken']).optional(),
@@ -55,6 +61,7 @@ const options = z.strictObject({
   stags: z.number().int().min(1).max(0x10000).optional(),
   erratumInvalidationMayMissEntryInUse: z.boolean().optional(),
   tlb: z.strictObject({ va: cacheShape, ipa: cacheShape, s1Tables: cacheShape, s2Tables: cacheShape }).optional(),
+  configCache: z.strictObject({ streams: entries, cds: entries, l1stds: entries }).optional(),
 });
 
 const schema = z.strictObject({

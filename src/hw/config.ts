@@ -4,6 +4,7 @@
  */
 import { AIDR, IDR0, IDR1, IDR2, IDR3, IDR4, IDR5, IDR6, IIDR } from '../../spec/id-registers.ts';
 import type { Encoding, Fields, Register } from '../../spec/layout.ts';
+import { type ConfigCacheOptions, DEFAULT_CONFIG_CACHE } from './config-cache.ts';
 import { DEFAULT_TLB, type TlbOptions } from './tlb.ts';
 
 /** ID registers by name: what software reads, and what `when` conditions of the tables are answered from. */
@@ -59,6 +60,8 @@ export interface SmmuOptions {
   readonly erratumInvalidationMayMissEntryInUse: boolean;
   /** Shapes of the TLB's caches. */
   readonly tlb: TlbOptions;
+  /** Sizes of the configuration cache. */
+  readonly configCache: ConfigCacheOptions;
 }
 
 /** Defaults of {@link SmmuOptions}. */
@@ -79,6 +82,7 @@ export const DEFAULT_OPTIONS: SmmuOptions = {
   stags: 0x10000,
   erratumInvalidationMayMissEntryInUse: false,
   tlb: DEFAULT_TLB,
+  configCache: DEFAULT_CONFIG_CACHE,
 };
 
 /** ID register fields by name; fields left out are 0. */

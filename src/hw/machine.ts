@@ -11,9 +11,9 @@ import type { InterruptSource, Observer, Watch } from './observer.ts';
 import { linuxNesting, qemuVirt } from './presets.ts';
 import { FOOTPRINT } from './registers.ts';
 import { Conductor, Schedule, type ScheduleConfig } from './schedule.ts';
-import { Smmu, type TranslationContext } from './smmu.ts';
+import { Smmu } from './smmu.ts';
 import { Transaction } from './transaction.ts';
-import { makeTranslation, type TranslationUnit } from './translation-unit.ts';
+import { makeTranslation, type TranslationContext, type TranslationUnit } from './translation-unit.ts';
 
 /** An SMMU of a machine. */
 export interface SmmuSetup {

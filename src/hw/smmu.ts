@@ -18,7 +18,7 @@ import { RegisterFile } from './registers.ts';
 import type { Agent } from './schedule.ts';
 import { type StallClient, Stalls } from './stall.ts';
 import { Outcome, type Transaction } from './transaction.ts';
-import type { TranslationUnit } from './translation-unit.ts';
+import type { TranslationContext, TranslationUnit } from './translation-unit.ts';
 
 const MSI_GERROR_ABT_ERR = GERROR.bit('MSI_GERROR_ABT_ERR');
 
@@ -27,16 +27,6 @@ export interface SmmuPorts {
   readonly memory: Memory;
   readonly interrupts: InterruptPort;
   readonly endpoints: EndpointPort;
-  readonly watch: Watch;
-}
-
-/** What the SMMU hands to its translation unit. */
-export interface TranslationContext {
-  readonly name: string;
-  readonly caps: Caps;
-  readonly options: SmmuOptions;
-  readonly regs: ControlRegisters;
-  readonly memory: Memory;
   readonly watch: Watch;
 }
 

@@ -1,17 +1,40 @@
 /** Translation as the rest of the SMMU sees it: one transaction at a time, and maintenance of what it caches. */
+
+import type { Caps } from '../../spec/caps.ts';
 import type { CacheMaintenance } from './commands/context.ts';
-import type { Transaction } from './transaction.ts';
+import type { SmmuOptions } from './config.ts';
+import type { ControlRegisters } from './control-registers.ts';
+import type { Memory } from './memory.ts';
+import type { Watch } from './observer.ts';
+import { type TlbInvalidation, Transaction } from './transaction.ts';
+import { Translator } from './translate.ts';
+import type { VmidHolder } from './vmid.ts';
 
 /** Translates, and keeps caches. */
 export interface TranslationUnit extends CacheMaintenance {
   /** Fills in the transaction's outcome. */
   translate(t: Transaction): void;
+  /** What in the caches names a VMID. */
+  vmidHolders(VMID: number): VmidHolder[];
+}
+
+/** What an SMMU hands to its translation. */
+export interface TranslationContext {
+  readonly name: string;
+  readonly caps: Caps;
+  readonly options: SmmuOptions;
+  readonly regs: ControlRegisters;
+  readonly memory: Memory;
+  readonly watch: Watch;
 }
 
 /** Translates nothing: for register and queue tests. */
 export class NoTranslation implements TranslationUnit {
   translate(t: Transaction): void {
     t.reset();
+  }
+  vmidHolders(): VmidHolder[] {
+    return [];
   }
   tlb(): void {}
   ste(): void {}
@@ -23,5 +46,106 @@ export class NoTranslation implements TranslationUnit {
   prefetch(): void {}
 }
 
-/** The translation of a machine. */
-export const makeTranslation = (): TranslationUnit => new NoTranslation();
+const hexId = (id: number): string => `0x${id.toString(16)}`;
+
+/** The real one: a {@link Translator}, its maintenance announced. */
+export class Translation implements TranslationUnit {
+  readonly translator: Translator;
+  readonly #name: string;
+  readonly #watch: Watch;
+  readonly #prefetch = new Transaction();
+
+  constructor({ name, caps, options, regs, memory, watch }: TranslationContext) {
+    this.#name = name;
+    this.#watch = watch;
+    this.translator = new Translator(memory, caps, regs, { tlb: options.tlb, configCache: options.configCache });
+  }
+
+  translate(t: Transaction): void {
+    this.translator.translate(t);
+  }
+
+  tlb(invalidation: TlbInvalidation): void {
+    this.translator.tlb.invalidate(invalidation, this.translator.regs);
+    this.#watch.observer?.({ kind: 'tlb-invalidated', smmu: this.#name, invalidation });
+  }
+
+  ste(StreamID: number, leaf: boolean): void {
+    this.translator.configCache.invalidateSte(StreamID, leaf);
+    this.#announce('STE', StreamID, StreamID, -1, leaf);
+  }
+
+  steRange(StreamID: number, range: number): void {
+    this.translator.configCache.invalidateSteRange(StreamID, range);
+    const size = 2 ** (range + 1);
+    const first = StreamID - (StreamID % size);
+    this.#announce('STE', first, first + size - 1, -1, false);
+  }
+
+  allConfig(): void {
+    this.translator.configCache.invalidateAll();
+    this.#announce('ALL', 0, 0xffffffff, -1, false);
+  }
+
+  cd(StreamID: number, SubstreamID: number, leaf: boolean): void {
+    this.translator.configCache.invalidateCd(StreamID, SubstreamID, leaf);
+    this.#announce('CD', StreamID, StreamID, SubstreamID, leaf);
+  }
+
+  allCds(StreamID: number): void {
+    this.translator.configCache.invalidateCdAll(StreamID);
+    this.#announce('CD', StreamID, StreamID, -1, false);
+  }
+
+  vms(VMID: number): void {
+    this.translator.configCache.invalidateVmsPidm(VMID);
+    this.#announce('VMS', 0, 0xffffffff, -1, false);
+  }
+
+  /** A speculative read: what it finds stays cached, faults leave no trace (4.2). */
+  prefetch(StreamID: number, SubstreamID: number, address: { hi: number; lo: number } | null): void {
+    const t = this.#prefetch;
+    t.StreamID = StreamID;
+    t.SSV = SubstreamID >= 0;
+    t.SubstreamID = Math.max(SubstreamID, 0);
+    t.addrHi = address?.hi ?? 0;
+    t.addrLo = address?.lo ?? 0;
+    t.isSpeculative = true;
+    this.translator.translate(t);
+    this.#watch.observer?.({ kind: 'prefetch', smmu: this.#name, what: `stream ${hexId(StreamID)}` });
+  }
+
+  vmidHolders(VMID: number): VmidHolder[] {
+    const { configCache, tlb } = this.translator;
+    return [
+      ...configCache.holdersOf(VMID).map((sid): VmidHolder => ({ kind: 'cached-ste', what: hexId(sid) })),
+      ...tlb.holdersOf(VMID).map(
+        ({ cache, address, ASID, level }): VmidHolder => ({
+          kind: cache === 'va' || cache === 'ipa' ? 'tlb' : 'walk-cache',
+          what: `${cache} 0x${address.toString(16)} level ${level}${ASID < 0 ? '' : ` ASID ${ASID}`}`,
+        }),
+      ),
+    ];
+  }
+
+  #announce(
+    what: 'STE' | 'CD' | 'ALL' | 'VMS',
+    firstSid: number,
+    lastSid: number,
+    SubstreamID: number,
+    leaf: boolean,
+  ): void {
+    this.#watch.observer?.({
+      kind: 'config-invalidated',
+      smmu: this.#name,
+      what,
+      firstSid,
+      lastSid,
+      SubstreamID,
+      leaf,
+    });
+  }
+}
+
+/** The translation of a machine's SMMU. */
+export const makeTranslation = (context: TranslationContext): TranslationUnit => new Translation(context);
