@@ -288,7 +288,7 @@ export const CD_RULES: readonly Rule<CdContext>[] = [
       if (caps !== undefined && caps.HTTU === HTTU.NONE && (on(words, HA) || on(words, HD)))
         return `${show(words, 'HA')}, ${show(words, 'HD')}, legal 0 and 0 (IDR0.HTTU=0)`;
       if (caps?.HTTU === HTTU.ACCESS && on(words, HD)) return `${show(words, 'HD')}, legal 0 (IDR0.HTTU=1)`;
-      return (caps === undefined || caps.HTTU === HTTU.ACCESS_DIRTY_TABLE) && on(words, HAFT) && !on(words, HA)
+      return caps?.HTTU === HTTU.ACCESS_DIRTY_TABLE && on(words, HAFT) && !on(words, HA)
         ? `${show(words, 'HAFT')} needs HA=1, not ${show(words, 'HA')} (IDR0.HTTU=3)`
         : undefined;
     },
@@ -326,7 +326,7 @@ export const CD_RULES: readonly Rule<CdContext>[] = [
     fields: [...PIIP_NAMES, ...PIIU_NAMES, 'PIE'],
     broken: (words, caps, context) => {
       const format = formatOf(words, caps);
-      const chosen = format === 'v64' && on(words, PIE) && caps?.S1PI !== false && context?.S1PIE !== false;
+      const chosen = format === 'v64' && on(words, PIE) && caps?.S1PI === true && context?.S1PIE !== false;
       if (format !== 'v128' && !chosen) return undefined;
       const world = worldOf(caps, context);
       return indirectionBroken(words, world !== undefined && world !== 'NS-EL2');

@@ -86,7 +86,8 @@ const featureRule: Rule = {
 
 const rangeRule = fieldRule('CMD-RANGE', '4.4.1.1', ['NUM', 'SCALE', 'TTL', 'TG'], (words, { layout }, caps) => {
   const tg = layout.num(words, 'TG');
-  if (tg === 0 || (caps !== undefined && !caps.RIL)) return undefined;
+  // Without RIL the range fields are RES0, which an SMMU may ignore.
+  if (tg === 0 || caps?.RIL !== true) return undefined;
   const ttl = layout.num(words, 'TTL');
   if (layout.num(words, 'NUM') !== 0 || effectiveScale(layout.num(words, 'SCALE'), caps) !== 0) return undefined;
   if (effectiveTtl(ttl, tg, caps) !== 0) return undefined;

@@ -221,7 +221,8 @@ export const STE_RULES: readonly Rule[] = [
     section: '5.2 STRW',
     fields: ['STRW', 'Config'],
     broken: (words, caps) => {
-      if (caps !== undefined && !strwUsed(words, caps)) return undefined;
+      // Without Hyp the field is RES0, so a word alone does not make it illegal.
+      if (caps === undefined || !strwUsed(words, caps)) return undefined;
       if (slotValue(words, CONFIG) !== CONFIGS.S1_TRANS || (slotValue(words, STRW) & 1) === 0) return undefined;
       return `${show(words, 'STRW')} is reserved in a Non-secure STE with ${configIs(words)}, legal 0 and 2 (IDR0.Hyp=1)`;
     },
@@ -324,10 +325,7 @@ export const STE_RULES: readonly Rule[] = [
     section: '5.2 S2HAFT',
     fields: ['S2HAFT', 'S2HA'],
     broken: (words, caps) =>
-      (caps === undefined || caps.HTTU === HTTU.ACCESS_DIRTY_TABLE) &&
-      s2Enabled(words) &&
-      on(words, S2HAFT) &&
-      !on(words, S2HA)
+      caps?.HTTU === HTTU.ACCESS_DIRTY_TABLE && s2Enabled(words) && on(words, S2HAFT) && !on(words, S2HA)
         ? `${show(words, 'S2HAFT')} needs S2HA=1, not ${show(words, 'S2HA')} (IDR0.HTTU=3)`
         : undefined,
   },
@@ -429,7 +427,7 @@ export const STE_RULES: readonly Rule[] = [
     section: '5.2 S2POE',
     fields: ['S2POE', 'S2PIE', 'S2HWU59', 'S2HWU60', 'S2HWU61', 'S2HWU62', ...S2POI_NAMES],
     broken: (words, caps) => {
-      if (caps?.S2PO === false || !s2Enabled(words) || !on(words, S2POE)) return undefined;
+      if (caps?.S2PO !== true || !s2Enabled(words) || !on(words, S2POE)) return undefined;
       const format = s2Format(words, caps);
       if (format !== undefined && format !== 'v128' && !on(words, S2PIE))
         return `${show(words, 'S2POE')} needs S2PIE=1, not ${show(words, 'S2PIE')}`;
