@@ -19,6 +19,8 @@ import type { Agent } from './schedule.ts';
 import { type StallClient, Stalls } from './stall.ts';
 import { Outcome, type Transaction } from './transaction.ts';
 import type { TranslationContext, TranslationUnit } from './translation-unit.ts';
+import type { VmidHolder } from './vmid.ts';
+import { commandsNaming, stesNaming } from './vmid-holders.ts';
 
 const MSI_GERROR_ABT_ERR = GERROR.bit('MSI_GERROR_ABT_ERR');
 
@@ -45,6 +47,9 @@ export class Smmu implements CommandTarget {
   readonly stalls: Stalls;
   readonly caches: TranslationUnit;
   readonly endpoints: EndpointPort;
+  /** Blocks beside the SMMU that may name VMIDs (VINTFs) add themselves here. */
+  readonly holders: ((VMID: number) => VmidHolder[])[] = [];
+  readonly #memory: Memory;
   readonly #watch: Watch;
   readonly #record: Words = new Uint32Array(EVENT_BYTES / 4);
 
@@ -60,6 +65,7 @@ export class Smmu implements CommandTarget {
     this.options = { ...DEFAULT_OPTIONS, ...config.options };
     this.endpoints = ports.endpoints;
     this.#watch = ports.watch;
+    this.#memory = ports.memory;
     const { memory, watch } = ports;
     const { caps } = this;
     const file = new RegisterFile(name, caps, this.options, watch);
@@ -124,6 +130,16 @@ export class Smmu implements CommandTarget {
       }
     }
     this.#watch.observer?.({ kind: 'translation', smmu: this.name, transaction: t });
+  }
+
+  /** Who names a VMID now: STEs in memory, cached STEs, TLB and walk-cache entries, commands not yet consumed. */
+  vmidHolders(VMID: number): VmidHolder[] {
+    return [
+      ...stesNaming(VMID, this.#memory, this.caps, this.regs),
+      ...this.caches.vmidHolders(VMID),
+      ...commandsNaming(VMID, this.#memory, 'cmdq', this.commandQueue.ring),
+      ...this.holders.flatMap((holders) => holders(VMID)),
+    ];
   }
 
   /** Everything a CMD_SYNC waits for is done when it is consumed: nothing here is delayed. */

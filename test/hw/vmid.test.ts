@@ -1,5 +1,9 @@
 import { describe, expect, test } from 'vitest';
+import * as registers from '../../spec/registers.ts';
+import { linuxNesting } from '../../src/hw/index.ts';
 import { VmidAllocator, VmidError, vmidMax } from '../../src/hw/vmid.ts';
+import { CMDQ, machineWith, Regs, SYNC_NONE } from './harness.ts';
+import { mapPage, PAGE_RW, STRTAB, stage2Ste, turnOn, writeSte } from './stage2.ts';
 
 const codeOf = (act: () => unknown): string => {
   try {
@@ -52,5 +56,62 @@ describe('VmidAllocator', () => {
   test('a range that no SMMU has is refused', () => {
     expect(() => new VmidAllocator(65536)).toThrow(RangeError);
     expect(() => new VmidAllocator(0)).toThrow(RangeError);
+  });
+});
+
+describe('vmidHolders: the hardware says who names a VMID', () => {
+  const started = (): Regs => {
+    const r = new Regs(machineWith(linuxNesting, { endpoints: [{ name: 'dev', streamIds: [8] }] }));
+    r.start();
+    turnOn(r);
+    writeSte(r, 8, stage2Ste(3));
+    mapPage(r, 0, 0x4080_0000n | PAGE_RW);
+    return r;
+  };
+  const kinds = (r: Regs, vmid: number): string[] =>
+    [...new Set((r.machine.smmus[0]?.vmidHolders(vmid) ?? []).map(({ kind }) => kind))].sort();
+
+  test('an STE in memory, then also its cached copy, the TLB and the walk caches, until each is told', () => {
+    const r = started();
+    expect(r.machine.smmus[0]?.vmidHolders(3)).toEqual([{ kind: 'ste', what: '0x8' }]);
+    expect(kinds(r, 4)).toEqual([]);
+    r.machine.endpoint('dev').read(0n, 1);
+    expect(kinds(r, 3)).toEqual(['cached-ste', 'ste', 'tlb', 'walk-cache']);
+    writeSte(r, 8, { V: 1, Config: 'ABORT' });
+    expect(kinds(r, 3)).toEqual(['cached-ste', 'tlb', 'walk-cache']);
+    r.issue([(8n << 32n) | 3n, 0n], SYNC_NONE);
+    expect(kinds(r, 3)).toEqual(['tlb', 'walk-cache']);
+    r.issue([(3n << 32n) | 0x28n, 0n], SYNC_NONE);
+    expect(kinds(r, 3)).toEqual([]);
+  });
+
+  test('a stage 1 stream of an SMMU with stage 2 names one too; bypass, abort and invalid ones do not [3.17]', () => {
+    const r = started();
+    writeSte(r, 8, { V: 1, Config: 'S1_TRANS', S2VMID: 3 });
+    expect(kinds(r, 3)).toEqual(['ste']);
+    writeSte(r, 8, { V: 1, Config: 'BYPASS', S2VMID: 3 });
+    expect(kinds(r, 3)).toEqual([]);
+    writeSte(r, 8, stage2Ste(3, { V: 0 }));
+    expect(kinds(r, 3)).toEqual([]);
+  });
+
+  test('a two-level table: STEs within each Span count', () => {
+    const r = started();
+    r.write(registers.CR0, registers.CR0.bit('CMDQEN', 'EVENTQEN'));
+    r.machine.memory.write64(0x4050_0000n + 8n, STRTAB | 4n);
+    r.write64(registers.STRTAB_BASE, 0x4050_0000n);
+    r.write(registers.STRTAB_BASE_CFG, registers.STRTAB_BASE_CFG.value({ FMT: 'TWO_LEVEL', SPLIT: '4K', LOG2SIZE: 8 }));
+    writeSte(r, 7, stage2Ste(3));
+    expect(r.machine.smmus[0]?.vmidHolders(3)).toEqual([{ kind: 'ste', what: '0x47' }]);
+  });
+
+  test('a command that is not consumed', () => {
+    const r = started();
+    writeSte(r, 8, { V: 0 });
+    r.issue([0xffn, 0n], [(3n << 32n) | 0x28n, 0n], [0x30n, 0n]);
+    expect(r.machine.smmus[0]?.vmidHolders(3)).toEqual([{ kind: 'command', what: 'cmdq 1 CMD_TLBI_S12_VMALL' }]);
+    r.machine.memory.write64(CMDQ, 0x46n);
+    r.acknowledge();
+    expect(kinds(r, 3)).toEqual([]);
   });
 });

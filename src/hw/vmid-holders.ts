@@ -1,0 +1,76 @@
+/** Who in an SMMU, or in the memory it reads, names a VMID. For tests, sanitizer and inspection. */
+import type { Caps } from '../../spec/caps.ts';
+import { COMMAND_BYTES, commandOf } from '../../spec/commands.ts';
+import { L1STD } from '../../spec/l1std.ts';
+import { slotValue, type Words } from '../../spec/layout.ts';
+import { STE } from '../../spec/ste.ts';
+import { vmidUsed } from '../../spec/stream-world.ts';
+import { fetchEntry } from './command-queue.ts';
+import type { Memory } from './memory.ts';
+import type { Ring } from './ring.ts';
+import type { TranslationRegs } from './transaction.ts';
+import type { VmidHolder } from './vmid.ts';
+
+const V = STE.slot('V');
+const S2VMID = STE.slot('S2VMID');
+const SPAN = L1STD.slot('Span');
+
+/** Visits [StreamID of the first STE, address, number of STEs] of every piece of the Stream table in force. */
+function pieces(memory: Memory, caps: Caps, regs: TranslationRegs): [sid: number, address: bigint, count: number][] {
+  const size = Math.min(regs.LOG2SIZE, caps.SIDSIZE);
+  const base = (BigInt(regs.strtabHi >>> 0) << 32n) | BigInt(regs.strtabLo >>> 0);
+  const aligned = (address: bigint, log2: number): bigint => (address >> BigInt(log2)) << BigInt(log2);
+  const steLog2 = Math.log2(STE.bytes);
+  if (!regs.twoLevel || caps.ST_LEVEL === 0) return [[0, aligned(base, regs.LOG2SIZE + steLog2), 2 ** size]];
+  const out: [number, bigint, number][] = [];
+  const l1 = aligned(base, Math.max(steLog2, regs.LOG2SIZE - regs.SPLIT + Math.log2(L1STD.bytes)));
+  for (let i = 0; i < 2 ** Math.max(0, size - regs.SPLIT); i++) {
+    const at = l1 + BigInt(i * L1STD.bytes);
+    if (!memory.load64(Number(at >> 32n), Number(at & 0xffffffffn))) break;
+    const words = Uint32Array.of(memory.lo, memory.hi);
+    const span = slotValue(words, SPAN);
+    if (span === 0 || span > regs.SPLIT + 1) continue;
+    out.push([i * 2 ** regs.SPLIT, aligned(L1STD.address(words, 'L2Ptr'), steLog2 + span - 1), 2 ** (span - 1)]);
+  }
+  return out;
+}
+
+/** STEs in memory, as far as the Stream table registers reach, that are valid and tag translations with a VMID. */
+export function stesNaming(VMID: number, memory: Memory, caps: Caps, regs: TranslationRegs): VmidHolder[] {
+  const out: VmidHolder[] = [];
+  // The words that say whether the VMID counts, and the VMID.
+  const words: Words = new Uint32Array(STE.bytes / 4);
+  const used = S2VMID.word - (S2VMID.word % 2) + 2;
+  for (const [first, address, count] of pieces(memory, caps, regs))
+    for (let i = 0; i < count; i++) {
+      const at = address + BigInt(i * STE.bytes);
+      const hi = Number(at >> 32n);
+      const lo = Number(at & 0xffffffffn);
+      if (!memory.load64(hi, lo)) break;
+      words[0] = memory.lo;
+      words[1] = memory.hi;
+      if (slotValue(words, V) === 0) continue;
+      for (let word = 2; word < used && memory.load64(hi, lo + 4 * word); word += 2) {
+        words[word] = memory.lo;
+        words[word + 1] = memory.hi;
+      }
+      if (slotValue(words, S2VMID) === VMID && vmidUsed(words, caps))
+        out.push({ kind: 'ste', what: `0x${(first + i).toString(16)}` });
+    }
+  return out;
+}
+
+/** Commands between CONS and PROD of a queue that name a VMID. */
+export function commandsNaming(VMID: number, memory: Memory, queue: string, ring: Ring): VmidHolder[] {
+  const out: VmidHolder[] = [];
+  const words: Words = new Uint32Array(COMMAND_BYTES / 4);
+  if (!ring.consistent) return out;
+  for (let index = ring.cons; index !== ring.prod; index = ring.next(index)) {
+    if (!fetchEntry(memory, ring, index, words)) break;
+    const command = commandOf(words);
+    if (command === undefined || !Object.hasOwn(command.layout.fields, 'VMID')) continue;
+    if (command.layout.num(words, 'VMID' as never) === VMID)
+      out.push({ kind: 'command', what: `${queue} ${index} ${command.name}` });
+  }
+  return out;
+}
