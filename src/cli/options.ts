@@ -27,7 +27,7 @@ export const SMMU = {
 /** Help text of {@link SMMU}. */
 export const SMMU_HELP = `  --preset NAME      the SMMU: minimal, qemuVirt, linuxNesting or smallVmid
   --idr0 V --idr1 V --idr3 V --idr5 V
-                     the SMMU by its ID registers; --idr6, --aidr and --mpamidr too, if they matter`;
+                     its ID registers; --idr6, --aidr and --mpamidr too, if they matter`;
 
 const NUMBER = /^-\d/;
 

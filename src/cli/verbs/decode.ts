@@ -1,8 +1,9 @@
 /** `smmulab decode`: records from hexadecimal words. */
-import { type Granule, type Level, levelGeometry } from '../../../spec/descriptors.ts';
+import type { Granule, Level } from '../../../spec/descriptors.ts';
 import { LayoutError } from '../../../spec/layout.ts';
-import { type DecodeOptions, decode, RECORD_BYTES, RECORD_NAMES } from '../../inspect/decode.ts';
 import { InputError } from '../../inspect/error.ts';
+import { loadReader } from '../../inspect/kinds/load.ts';
+import { type DecodeOptions, decodeWith } from '../../inspect/kinds/reader.ts';
 import { type DecodedRecord, KINDS, type RecordKind } from '../../inspect/record.ts';
 import { MAX_TEXT, parseWords } from '../../inspect/words.ts';
 import { CliError } from '../error.ts';
@@ -15,9 +16,9 @@ const HELP = `smmulab decode KIND WORDS... [options]
 Prints a record field by field: bits, value, meaning, what is ignored, what is illegal.
 KIND is ste, cd, l1std, l1cd, cmd, event, pte1 or pte2.
 
-WORDS are hexadecimal, with or without 0x, separated by blanks or commas: 64-bit words, or 32-bit ones
-(low half first) if each has 8 digits. One string of more than 16 digits is bytes in memory order
-(xxd -p). - reads standard input, @FILE a file. Several records in a row are printed one by one.
+WORDS are hexadecimal, with or without 0x, separated by blanks or commas: 64-bit words, or 32-bit
+ones (low half first) if each has 8 digits. One string of more than 16 digits is bytes in memory
+order (xxd -p). - reads standard input, @FILE a file. Several records in a row are printed one by one.
 
   --width 32|64      width of a word
   --granule G        4k (default), 16k or 64k, for pte1 and pte2
@@ -69,11 +70,6 @@ function formatOptions(values: Values): Pick<DecodeOptions, 'granule' | 'level' 
   };
 }
 
-function checkLevel({ granule = '4k', level = 3, ds }: DecodeOptions): void {
-  const { needs } = levelGeometry(granule, level);
-  if (needs === 'ds' && ds !== true) throw new CliError(`--level ${level} of the ${granule} granule needs --ds`);
-}
-
 /** The lines of a record's problems. */
 export const problemLines = (problems: DecodedRecord['problems'], paint: Paint, indent = '  '): string[] =>
   problems.flatMap(({ rule, section, message }) =>
@@ -107,12 +103,12 @@ async function run(args: readonly string[], io: Io): Promise<number> {
   const options: DecodeOptions = { caps: await capsOption(values), ...formatOptions(values) };
   const paint = painter(io.color);
   try {
-    checkLevel(options);
+    const reader = await loadReader(kind);
     const records = parseWords(wordsText(words, io), {
-      bytes: RECORD_BYTES[kind],
-      what: RECORD_NAMES[kind],
+      bytes: reader.bytes,
+      what: reader.what,
       width: width === undefined ? undefined : width === '32' ? 32 : 64,
-    }).map((record) => decode(kind, record, options));
+    }).map((record) => decodeWith(reader, record, options));
     if (flag(values, 'json')) io.out(`${JSON.stringify(records.length === 1 ? records[0] : records, null, 2)}\n`);
     else
       for (const [i, record] of records.entries()) {

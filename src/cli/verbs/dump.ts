@@ -79,7 +79,7 @@ export function dumpLines(one: Dump, paint: Paint): string[] {
   const lines = wrap(tableTitle(one), COLUMNS).map((line) => paint('bold', line));
   for (const { rule, section, message, sid, ssid } of one.problems) {
     const who =
-      sid === undefined || message.startsWith('StreamID')
+      sid === undefined || message.includes('StreamID')
         ? ''
         : `StreamID 0x${sid.toString(16)}${ssid === undefined ? '' : `, CD 0x${ssid.toString(16)}`}: `;
     lines.push(...wrap(`problem: ${who}${message} [${rule}, ${section}]`, COLUMNS).map((line) => paint('red', line)));

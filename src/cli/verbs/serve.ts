@@ -50,10 +50,7 @@ export const verb: Verb = {
           io.out(flag(values, 'json') ? `${JSON.stringify({ listening: where })}\n` : `listening on ${where}\n`),
         failed: (error) => reject(new CliError(`--qtest: ${error.message}`)),
       });
-      const stop = (): void => {
-        server.close(() => resolve(0));
-        server.closeAllConnections?.();
-      };
+      const stop = (): void => server.stop(() => resolve(0));
       process.once('SIGINT', stop).once('SIGTERM', stop);
     });
   },

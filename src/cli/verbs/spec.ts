@@ -6,7 +6,8 @@ import { runSpec } from '../spec.ts';
 
 const HELP = `smmulab spec [NAME] [--json]
 
-Prints a layout (register, structure, command, event, descriptor, ioctl) as a table; without NAME, all names.
+Prints a layout (register, structure, command, event, descriptor, ioctl) as a table;
+without NAME, the names of all.
 
   --json             as JSON
 

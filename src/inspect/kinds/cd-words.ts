@@ -1,14 +1,14 @@
 /** A CD's fields, and the whole descriptor, in words (IHI 0070 5.4). */
-import { tableFormat } from '../../spec/sizes.ts';
-import { CACHEABILITY, type Meanings, named, outputSize, SHAREABILITIES, type View } from './record.ts';
+import { tableFormat } from '../../../spec/sizes.ts';
+import { CACHEABILITY, type Meanings, named, outputSize, SHAREABILITIES, type View } from '../record.ts';
 
 const DEVICE = ['nGnRnE', 'nGnRE', 'nGRE', 'GRE'] as const;
 
 function cacheText(nibble: number): string {
   if (nibble === 4) return 'NC';
-  const hints = `${nibble & 2 ? 'RA' : ''}${nibble & 1 ? 'WA' : ''}`;
+  const hints = `${nibble & 2 ? ' RA' : ''}${nibble & 1 ? ' WA' : ''}`;
   const policy = (nibble & 4) !== 0 ? 'WB' : 'WT';
-  return `${policy}${nibble & 8 ? '' : ' transient'}${hints === '' ? '' : ` ${hints}`}`;
+  return `${policy}${nibble & 8 ? '' : ' transient'}${hints}`;
 }
 
 /** A byte of MAIR in words (DDI 0487 MAIR_EL1; IHI 0070 5.4 MAIR0 for what an SMMU does not have). */

@@ -1,5 +1,5 @@
 /** An STE's fields, and the whole entry, in words (IHI 0070 5.2). */
-import { GEOMETRY } from '../../spec/descriptors.ts';
+import { GEOMETRY } from '../../../spec/descriptors.ts';
 import {
   s2ConcatenationLog2,
   s2StartLevel,
@@ -7,10 +7,10 @@ import {
   s2T0SZv32,
   TG0_GRANULE,
   tableFormat,
-} from '../../spec/sizes.ts';
-import { STE } from '../../spec/ste.ts';
-import { s1Enabled, s2Enabled } from '../../spec/stream-world.ts';
-import { CACHEABILITY, hex, type Meanings, named, outputSize, SHAREABILITIES, type View } from './record.ts';
+} from '../../../spec/sizes.ts';
+import { STE } from '../../../spec/ste.ts';
+import { s1Enabled, s2Enabled } from '../../../spec/stream-world.ts';
+import { CACHEABILITY, hex, type Meanings, named, outputSize, SHAREABILITIES, type View } from '../record.ts';
 
 const CONFIG: Readonly<Record<string, string>> = {
   ABORT: 'every access is aborted, without an event',

@@ -1,7 +1,7 @@
 /** Commands in words: what each drops, answers or waits for (IHI 0070 chapter 4). */
-import { ATC_INV_SIZE_ALL, CFGI_ALL_RANGE } from '../../spec/commands.ts';
-import { GEOMETRY, type Granule } from '../../spec/descriptors.ts';
-import { hex, type Meanings, named, SHAREABILITIES, sizeText, type View } from './record.ts';
+import { ATC_INV_SIZE_ALL, CFGI_ALL_RANGE } from '../../../spec/commands.ts';
+import { GEOMETRY, type Granule } from '../../../spec/descriptors.ts';
+import { hex, type Meanings, named, SHAREABILITIES, sizeText, type View } from '../record.ts';
 
 /** Granule of a TLBI by its TG; undefined for one address of any granule (4.4.1). */
 const granuleOf = (view: View): Granule | undefined => {

@@ -1,11 +1,14 @@
 /** Translation table descriptors in words (DDI 0487 D8.3; IHI 0070 3.13 for Access flag and dirty state). */
-import { hex, type Meanings, named, SHAREABILITIES, type View } from './record.ts';
+import { hex, type Meanings, named, SHAREABILITIES, type View } from '../record.ts';
 
 const shared: Meanings = {
   Valid: (view) => (view.num('Valid') === 1 ? 'valid' : 'invalid: F_TRANSLATION'),
   Type: (view) => / (table|block|page)$/.exec(view.layout.name)?.[1] ?? undefined,
   SH: named(SHAREABILITIES, 'reserved'),
-  AF: (view) => (view.num('AF') === 1 ? 'accessed' : 'not accessed: F_ACCESS unless hardware updates it'),
+  AF: (view) => {
+    if (view.num('AF') === 1) return 'accessed';
+    return view.has('OutputAddress') ? 'not accessed: F_ACCESS unless hardware updates it' : 'not accessed';
+  },
   Contiguous: (view) => (view.num('Contiguous') === 1 ? 'one of a run of equal descriptors' : 'stands alone'),
 };
 

@@ -1,5 +1,5 @@
 /** Event records in words: what was asked, what refused it, what became of it (IHI 0070 7.3). */
-import { hex, type Meanings, named, type View } from './record.ts';
+import { hex, type Meanings, named, type View } from '../record.ts';
 
 const CLASS: Readonly<Record<string, string>> = {
   CD: 'while fetching a CD',
