@@ -18,7 +18,7 @@ KIND is ste, cd, l1std, l1cd, cmd, event, pte1 or pte2.
 
 WORDS are hexadecimal, with or without 0x, separated by blanks or commas: 64-bit words, or 32-bit
 ones (low half first) if each has 8 digits. One string of more than 16 digits is bytes in memory
-order (xxd -p). - reads standard input, @FILE a file. Several records in a row are printed one by one.
+order (xxd -p). - reads standard input, @FILE a file. Several records are printed one by one.
 
   --width 32|64      width of a word
   --granule G        4k (default), 16k or 64k, for pte1 and pte2
