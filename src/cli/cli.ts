@@ -17,6 +17,10 @@ const VERBS: Readonly<Record<string, Entry>> = {
     summary: 'Stream table and CD tables of memory images',
     load: async () => (await import('./verbs/dump.ts')).verb,
   },
+  serve: {
+    summary: 'the model behind a qtest socket, for clients written for QEMU',
+    load: async () => (await import('./verbs/serve.ts')).verb,
+  },
   spec: {
     summary: 'the layout tables: registers, structures, commands, events, ioctls',
     load: async () => (await import('./verbs/spec.ts')).verb,

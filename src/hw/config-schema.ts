@@ -60,7 +60,15 @@ const options = z.strictObject({
   wiredInterrupts: z.boolean().optional(),
   stags: z.number().int().min(1).max(0x10000).optional(),
   erratumInvalidationMayMissEntryInUse: z.boolean().optional(),
-  tlb: z.strictObject({ va: cacheShape, ipa: cacheShape, s1Tables: cacheShape, s2Tables: cacheShape }).optional(),
+  tlb: z
+    .strictObject({
+      va: cacheShape,
+      ipa: cacheShape,
+      s1Tables: cacheShape,
+      s2Tables: cacheShape,
+      asidDropsGlobals: z.boolean().optional(),
+    })
+    .optional(),
   configCache: z.strictObject({ streams: entries, cds: entries, l1stds: entries }).optional(),
 });
 

@@ -1,5 +1,6 @@
 /** Ready-made configurations. Plain objects, so that using one costs no validator. */
 import type { SmmuConfig } from './config.ts';
+import { DEFAULT_TLB } from './tlb.ts';
 
 /** The least that translates: stage 1, 4 KB granule, one level of everything, v3.1, no interrupts but wires. */
 export const minimal: SmmuConfig = {
@@ -36,7 +37,11 @@ export const qemuVirt: SmmuConfig = {
   IDR3: { HAD: 1, XNX: 1, RIL: 1, BBML: 'LEVEL_2' },
   IDR5: { GRAN4K: 1, GRAN16K: 1, GRAN64K: 1, OAS: 'BITS_44' },
   AIDR: { ArchMinorRev: 'V3_1' },
-  options: { reset: { GBPA: 0x1000n, CMDQ_BASE: 19n, EVENTQ_BASE: 19n }, page1Undefined: 'alias' },
+  options: {
+    reset: { GBPA: 0x1000n, CMDQ_BASE: 19n, EVENTQ_BASE: 19n },
+    page1Undefined: 'alias',
+    tlb: { ...DEFAULT_TLB, asidDropsGlobals: true },
+  },
 };
 
 /** What Linux needs for nested translation with vIOMMUs, PASIDs and stalling devices: v3.2, S2FWB, 48-bit addresses. */

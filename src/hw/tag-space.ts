@@ -116,6 +116,11 @@ export class TagGroup {
     }
   }
 
+  /** Forgets all global leaves. */
+  dropGlobals(): void {
+    for (const space of this.globals) space.id = 0;
+  }
+
   /** The split block of 2^size bytes with this block number. */
   block(size: number, number: number, level: number, granule: number, limit: number): SplitBlock {
     const known = this.#blocks.get(size)?.get(number);

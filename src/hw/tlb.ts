@@ -17,6 +17,8 @@ export interface TlbOptions {
   readonly s1Tables: CacheShape;
   /** Stage 2 Table descriptors. */
   readonly s2Tables: CacheShape;
+  /** NH_ASID also drops global entries of its VMID, as QEMU does. Over-invalidation, hence legal (4.4). Default: no. */
+  readonly asidDropsGlobals?: boolean | undefined;
 }
 
 const shape = (entries: number): CacheShape => ({ entries, ways: 4, replacement: 'round-robin' });
@@ -114,6 +116,7 @@ export class Tlb {
   readonly s1Tables: TlbArray;
   readonly s2Tables: TlbArray;
   readonly #caps: TlbCaps;
+  readonly #asidDropsGlobals: boolean;
   readonly #target = new Target();
 
   /** @throws RangeError as {@link TlbArray} */
@@ -123,13 +126,14 @@ export class Tlb {
     this.s1Tables = new TlbArray(options.s1Tables);
     this.s2Tables = new TlbArray(options.s2Tables);
     this.#caps = caps;
+    this.#asidDropsGlobals = options.asidDropsGlobals ?? false;
   }
 
   /**
-   * Drops what the command (or broadcast) must drop (IHI 0070 4.4) and no more, with two exceptions, both legal
+   * Drops what the command (or broadcast) must drop (IHI 0070 4.4) and no more, with three exceptions, all legal
    * over-invalidation: where stage 2 pages split a stage 1 block into smaller combined entries, an invalidation by any
    * address of the block drops the pieces of every ASID; and {@link TlbInvalidation.VMID} without stage 2 is not looked
-   * at. Entries that combine both stages survive S2_IPA, as 4.4.3.1 allows.
+   * at; and {@link TlbOptions.asidDropsGlobals}. Entries that combine both stages survive S2_IPA, as 4.4.3.1 allows.
    */
   invalidate(inv: TlbInvalidation, regs: Pick<TranslationRegs, 'VMW' | 'E2H'>): void {
     const el1 = StreamWorld.NsEl1;
@@ -175,6 +179,7 @@ export class Tlb {
         break;
       case NH_ASID:
         group.dropAsid(inv.ASID, inv.broadcast);
+        if (this.#asidDropsGlobals) group.dropGlobals();
         break;
       case NH_VA:
         this.#byAddress(group, inv, inv.ASID);

@@ -63,7 +63,7 @@ const step = z.discriminatedUnion('op', [
   z.object({ op: z.literal('evq'), base: hex, log2: z.int().min(0).max(19), first: z.boolean().optional(), ...soft }),
 ]);
 
-const queue = z.object({ prod: hex, cons: hex, records: z.array(z.string()) });
+const queue = z.object({ prod: z.string(), cons: z.string(), records: z.array(z.string()) });
 const observation = z.union([z.string(), queue]);
 
 /** One scenario. */

@@ -1,5 +1,5 @@
 /** Serves qtest sessions on a unix socket or on loopback TCP. */
-import { createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { MAX_LINE, QtestSession, type QtestTarget } from './protocol.ts';
 
 /** Where to listen. Nothing but a unix socket and the loopback address exists. */
@@ -29,9 +29,20 @@ export interface QtestServerOptions {
   readonly failed: (error: Error) => void;
 }
 
-/** Starts the server. Close it to stop; connections end with it. */
-export function serveQtest(options: QtestServerOptions): Server {
-  const server = createServer((socket) => converse(socket, new QtestSession(options.target())));
+/** A running server. */
+export interface QtestServer {
+  /** Ends all connections, stops listening, then calls `done`. */
+  stop(done: () => void): void;
+}
+
+/** Starts a server. */
+export function serveQtest(options: QtestServerOptions): QtestServer {
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+    converse(socket, new QtestSession(options.target()));
+  });
   server.on('error', options.failed);
   server.on('listening', () => {
     const at = server.address();
@@ -39,7 +50,12 @@ export function serveQtest(options: QtestServerOptions): Server {
   });
   if (options.address.kind === 'unix') server.listen(options.address.path);
   else server.listen(options.address.port, '127.0.0.1');
-  return server;
+  return {
+    stop(done) {
+      server.close(() => done());
+      for (const socket of sockets) socket.destroy();
+    },
+  };
 }
 
 /** Splits the stream into lines and answers each in order. */
