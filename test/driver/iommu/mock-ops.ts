@@ -133,6 +133,11 @@ export class MockDriver {
     this.#refusals.push({ dev, domain, errno, left: times });
   }
 
+  /** Takes the planned refusals back that have not happened. */
+  clearRefusals(): void {
+    this.#refusals.length = 0;
+  }
+
   /** A paging or nested domain as iommufd would have it. */
   alloc(kind: 's1' | 's2' | 'nested', type: DomainType = kind === 'nested' ? 'nested' : 'paging'): MockDomain {
     const domain = this.#domain(kind, type);
