@@ -18,6 +18,7 @@ import { beyond, HTTU_TABLES, readWords, type SteEntry } from './stream-table.ts
 import { type TagGroup, TagKind, type TagSpace } from './tag-space.ts';
 import type { Tlb } from './tlb.ts';
 import { FaultClass, Step, StreamWorld, type Transaction } from './transaction.ts';
+import type { TranslationChoices } from './translation-options.ts';
 import { WalkConfig } from './walk-config.ts';
 
 const V = CD.slot('V');
@@ -49,6 +50,8 @@ const HALVES = [
     E0PD: CD.slot('E0PD0'),
     HAD: CD.slot('HAD0'),
     SH: CD.slot('SH0'),
+    IR: CD.slot('IR0'),
+    OR: CD.slot('OR0'),
   },
   {
     size: CD.slot('T1SZ'),
@@ -60,6 +63,8 @@ const HALVES = [
     E0PD: CD.slot('E0PD1'),
     HAD: CD.slot('HAD1'),
     SH: CD.slot('SH1'),
+    IR: CD.slot('IR1'),
+    OR: CD.slot('OR1'),
   },
 ] as const;
 
@@ -97,7 +102,15 @@ export class CdEntry implements Stage1Config {
   /** Tag of global leaves. */
   readonly globals: TagSpace;
 
-  constructor(words: Words, ste: SteEntry, group: TagGroup, context: CdContext, caps: Caps, tlb: Tlb) {
+  constructor(
+    words: Words,
+    ste: SteEntry,
+    group: TagGroup,
+    context: CdContext,
+    caps: Caps,
+    tlb: Tlb,
+    choices: TranslationChoices,
+  ) {
     this.words = words;
     this.rule = on(words, V) ? (firstCdProblem(words, caps, context)?.rule ?? '') : 'V';
     this.A = on(words, A);
@@ -120,8 +133,8 @@ export class CdEntry implements Stage1Config {
     this.tables = tlb.groups.asid(group, TagKind.S1Table, asid, this.ASET);
     this.leaves = tlb.groups.asid(group, TagKind.VA, asid, this.ASET);
     this.globals = group.globals[this.ASET === 0 ? 0 : 1];
-    this.half0 = halfOf(words, HALVES[0], this.oneTtb, caps, this.rule === '');
-    this.half1 = this.oneTtb ? this.half0 : halfOf(words, HALVES[1], false, caps, this.rule === '');
+    this.half0 = halfOf(words, HALVES[0], this.oneTtb, caps, choices, this.rule === '');
+    this.half1 = this.oneTtb ? this.half0 : halfOf(words, HALVES[1], false, caps, choices, this.rule === '');
   }
 }
 
@@ -135,7 +148,14 @@ function mairOf(words: Words, aie: boolean): Uint16Array {
   return out;
 }
 
-function halfOf(words: Words, half: (typeof HALVES)[0 | 1], oneTtb: boolean, caps: Caps, legal: boolean): Stage1Half {
+function halfOf(
+  words: Words,
+  half: (typeof HALVES)[0 | 1],
+  oneTtb: boolean,
+  caps: Caps,
+  choices: TranslationChoices,
+  legal: boolean,
+): Stage1Half {
   const disabled = !oneTtb && on(words, half.EPD);
   const known = legal && !disabled;
   const granule = (known ? half.granules[slotValue(words, half.granule)] : undefined) ?? '4k';
@@ -155,8 +175,10 @@ function halfOf(words: Words, half: (typeof HALVES)[0 | 1], oneTtb: boolean, cap
       ha: on(words, HA),
       hd: on(words, HD),
       haft: caps.HTTU === HTTU_TABLES && on(words, HAFT),
+      cacheability: [slotValue(words, half.IR), slotValue(words, half.OR)],
     },
     caps,
+    choices,
   );
   return {
     walk,
@@ -174,11 +196,20 @@ export class ContextDescriptors {
   readonly #cache: ConfigCache;
   readonly #stage2: Stage2Walker;
   readonly #tlb: Tlb;
+  readonly #choices: TranslationChoices;
   readonly #context: CdContext = {};
   #hi = 0;
   #lo = 0;
 
-  constructor(memory: Memory, caps: Caps, cache: ConfigCache, stage2: Stage2Walker, tlb: Tlb) {
+  constructor(
+    memory: Memory,
+    caps: Caps,
+    cache: ConfigCache,
+    stage2: Stage2Walker,
+    tlb: Tlb,
+    choices: TranslationChoices,
+  ) {
+    this.#choices = choices;
     this.#memory = memory;
     this.#caps = caps;
     this.#cache = cache;
@@ -208,7 +239,7 @@ export class ContextDescriptors {
     }
     const worldIsE2h = ste.world === StreamWorld.NsEl2E2h;
     const context = cdContext(ste.words, this.#caps, worldIsE2h, this.#context);
-    const cd = new CdEntry(words, ste, ste.group, context, this.#caps, this.#tlb);
+    const cd = new CdEntry(words, ste, ste.group, context, this.#caps, this.#tlb, this.#choices);
     this.#cache.keepCd(stream, index, cd);
     return cd;
   }

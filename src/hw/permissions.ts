@@ -26,6 +26,9 @@ export const S2_UX = 8;
 /** Write permission holds only after the descriptor was made dirty (3.13). */
 export const CLEAN = 64;
 
+/** Permissions of a stage that takes no part. */
+export const ALL_RIGHTS = 0x3f;
+
 const PR = R;
 const PW = W;
 const PX = X;

@@ -142,6 +142,7 @@ export class Stage1Walker {
       if (change !== dLo) {
         this.#fetchHi = fetchHi;
         this.#fetchLo = fetchLo;
+        if (walk.updatesAbort) return this.#abort(t, fetchHi, fetchLo);
         const result = this.#exchange(t, s2, walk.bigEndian, tableHi, entryLo, dHi, dLo, change);
         if (result === STAGE2_FAULT) return false;
         if (result === Exchange.Abort || (result === Exchange.Different && ++updates === MAX_UPDATES))

@@ -159,6 +159,7 @@ export class Stage2Walker {
       const clean = this.#flags(walk, dHi, dLo, table, update, need);
       if (clean < 0) return stageFault(t, F_ACCESS, true, CLASS, hi, lo);
       if (clean !== 0) {
+        if (walk.updatesAbort) return this.#abort(t, CLASS, tableHi, entryLo, hi, lo);
         const result = this.#exchange(walk.bigEndian, tableHi, entryLo, dHi, dLo, dLo | clean);
         if (result === Exchange.Abort || (result === Exchange.Different && ++updates === MAX_UPDATES))
           return this.#abort(t, CLASS, tableHi, entryLo, hi, lo);

@@ -14,6 +14,7 @@ import { type Stage2Config, typesOf } from './stage2-walker.ts';
 import type { TagGroup } from './tag-space.ts';
 import type { Tlb } from './tlb.ts';
 import { Step, StreamWorld, type Transaction, type TranslationRegs } from './transaction.ts';
+import type { TranslationChoices } from './translation-options.ts';
 import { WalkConfig } from './walk-config.ts';
 
 const V = STE.slot('V');
@@ -41,6 +42,8 @@ const S2SL0_2 = STE.slot('S2SL0_2');
 const S2DS = STE.slot('S2DS');
 const S2PS = STE.slot('S2PS');
 const S2SH0 = STE.slot('S2SH0');
+const S2IR0 = STE.slot('S2IR0');
+const S2OR0 = STE.slot('S2OR0');
 const S2ENDI = STE.slot('S2ENDI');
 const S2AFFD = STE.slot('S2AFFD');
 const S2HA = STE.slot('S2HA');
@@ -62,6 +65,9 @@ const on = (words: Words, slot: typeof V): boolean => slotValue(words, slot) !==
 
 /** Whether an address has bits above `bits` (32 to 63); hi: its high half. */
 export const beyond = (hi: number, bits: number): boolean => (bits === 32 ? hi : hi >>> (bits - 32)) !== 0;
+
+/** High half of the largest address of `bits` (32 to 63) bits. */
+export const highMask = (bits: number): number => (bits === 32 ? 0 : (1 << (bits - 32)) - 1);
 
 /** High half of an address with its low `n` bits cleared. */
 const alignHi = (hi: number, n: number): number => (n <= 32 ? hi : n >= 64 ? 0 : hi & (-1 << (n - 32)));
@@ -104,7 +110,7 @@ export class SteEntry {
   /** Generation of the tags it holds. */
   readonly generation: number;
 
-  constructor(words: Words, caps: Caps, E2H: boolean, tlb: Tlb) {
+  constructor(words: Words, caps: Caps, E2H: boolean, tlb: Tlb, choices: TranslationChoices) {
     this.words = words;
     this.config = slotValue(words, CONFIG);
     this.rule = on(words, V) ? (firstSteProblem(words, caps)?.rule ?? '') : 'V';
@@ -127,7 +133,8 @@ export class SteEntry {
     this.memAttr = types && on(words, MTCFG) ? slotValue(words, MEMATTR) : -1;
     const sh = slotValue(words, SHCFG);
     this.SH = types && sh !== SHCFG_INCOMING ? sh : -1;
-    this.alloc = types ? allocOverride(slotValue(words, ALLOCCFG)) : -1;
+    const counts = types && (choices.alloccfgWithoutMtcfg || on(words, MTCFG));
+    this.alloc = counts ? allocOverride(slotValue(words, ALLOCCFG)) : -1;
     this.S2R = on(words, S2R);
     this.S2S = on(words, S2S);
     const world = usable ? streamWorld(words, caps, E2H) : undefined;
@@ -135,7 +142,7 @@ export class SteEntry {
     this.VMID = usable && vmidUsed(words, caps) ? slotValue(words, S2VMID) : -1;
     this.generation = tlb.groups.generation;
     this.group = world === undefined ? null : tlb.groups.group(this.world, this.VMID);
-    this.stage2 = this.s2 && this.group !== null ? stage2Of(words, caps, this.group, this.s1) : null;
+    this.stage2 = this.s2 && this.group !== null ? stage2Of(words, caps, this.group, this.s1, choices) : null;
   }
 }
 
@@ -157,7 +164,13 @@ function leafLog2(format: number): number {
 /** ALLOCCFG: 0xxx incoming; 1rwt (5.2 ALLOCCFG). */
 export const allocOverride = (field: number): number => (field < 8 ? -1 : field & 7);
 
-function stage2Of(words: Words, caps: Caps, group: TagGroup, nested: boolean): Stage2Config {
+function stage2Of(
+  words: Words,
+  caps: Caps,
+  group: TagGroup,
+  nested: boolean,
+  choices: TranslationChoices,
+): Stage2Config {
   const granule = TG0_GRANULE[slotValue(words, S2TG)] ?? '4k';
   const ds = caps.DS && on(words, S2DS) && granule !== '64k';
   const sl = slotValue(words, S2SL0) + (ds && granule === '4k' && on(words, S2SL0_2) ? 4 : 0);
@@ -176,8 +189,10 @@ function stage2Of(words: Words, caps: Caps, group: TagGroup, nested: boolean): S
       ha: on(words, S2HA),
       hd: on(words, S2HD),
       haft: caps.HTTU === HTTU_TABLES && on(words, S2HAFT),
+      cacheability: [slotValue(words, S2IR0), slotValue(words, S2OR0)],
     },
     caps,
+    choices,
   );
   return { walk, group, S2PTW: nested && on(words, S2PTW), types: typesOf(caps.FWB && on(words, S2FWB), caps) };
 }
@@ -192,13 +207,22 @@ export class StreamTable {
   readonly #regs: TranslationRegs;
   readonly #cache: ConfigCache;
   readonly #tlb: Tlb;
+  readonly #choices: TranslationChoices;
 
-  constructor(memory: Memory, caps: Caps, regs: TranslationRegs, cache: ConfigCache, tlb: Tlb) {
+  constructor(
+    memory: Memory,
+    caps: Caps,
+    regs: TranslationRegs,
+    cache: ConfigCache,
+    tlb: Tlb,
+    choices: TranslationChoices,
+  ) {
     this.#memory = memory;
     this.#caps = caps;
     this.#regs = regs;
     this.#cache = cache;
     this.#tlb = tlb;
+    this.#choices = choices;
   }
 
   /** The configuration of the transaction's stream, or null: the fault stands in `t`. The STE may be unusable. */
@@ -217,13 +241,15 @@ export class StreamTable {
   #fetch(t: Transaction, sid: number, stale: CachedStream | null): CachedStream | null {
     // Tags that were given up need new ones; what the STE says stays what was cached.
     const words = stale === null ? this.#read(t, sid) : stale.ste.words;
-    return words === null ? null : this.#cache.keep(sid, new SteEntry(words, this.#caps, this.#regs.E2H, this.#tlb));
+    return words === null
+      ? null
+      : this.#cache.keep(sid, new SteEntry(words, this.#caps, this.#regs.E2H, this.#tlb, this.#choices));
   }
 
   #read(t: Transaction, sid: number): Words | null {
     const { strtabHi, strtabLo, LOG2SIZE, twoLevel } = this.#regs;
     if (twoLevel && this.#caps.ST_LEVEL !== 0) return this.#readTwoLevel(t, sid);
-    const hi = alignHi(strtabHi, LOG2SIZE + STE_LOG2) | (sid >>> (32 - STE_LOG2));
+    const hi = this.#limit(alignHi(strtabHi, LOG2SIZE + STE_LOG2) | (sid >>> (32 - STE_LOG2)));
     return this.#words(t, hi, alignLo(strtabLo, LOG2SIZE + STE_LOG2) | (sid << STE_LOG2));
   }
 
@@ -239,13 +265,18 @@ export class StreamTable {
       return null;
     }
     const lo = alignLo(addressLo(l1std, L2PTR), STE_LOG2 + span - 1);
-    return this.#words(t, addressHi(l1std, L2PTR), lo | (at << STE_LOG2));
+    return this.#words(t, this.#limit(addressHi(l1std, L2PTR)), lo | (at << STE_LOG2));
+  }
+
+  /** High half of a table address: beyond OAS it is cut, or left for the fetch to fault on (3.4.3). */
+  #limit(hi: number): number {
+    return this.#choices.streamTableBeyondOas === 'truncate' ? hi & highMask(this.#caps.OAS) : hi;
   }
 
   #readL1std(t: Transaction, index: number): Words | null {
     const { strtabHi, strtabLo, LOG2SIZE, SPLIT } = this.#regs;
     const align = Math.max(STE_LOG2, LOG2SIZE - SPLIT + L1STD_LOG2);
-    const hi = alignHi(strtabHi, align) | (index >>> (32 - L1STD_LOG2));
+    const hi = this.#limit(alignHi(strtabHi, align) | (index >>> (32 - L1STD_LOG2)));
     const lo = alignLo(strtabLo, align) | (index << L1STD_LOG2);
     if (beyond(hi, this.#caps.OAS) || !this.#memory.load64(hi, lo)) {
       fetchFault(t, F_STE_FETCH, hi, lo);

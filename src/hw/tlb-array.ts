@@ -102,6 +102,17 @@ export class TlbArray {
     return null;
   }
 
+  /** Whether more than one entry covers (hi, lo) under the two tags. */
+  conflict(hi: number, lo: number, salt: number, tag: number, otherTag: number): boolean {
+    let found = 0;
+    for (let i = 0; i < this.#sizeCount; i++) {
+      const size = this.#sizes[i] as number;
+      if (this.lookupSize(hi, lo, size, salt, tag, 0) !== null) found++;
+      if (this.lookupSize(hi, lo, size, salt, otherTag, 0) !== null) found++;
+    }
+    return found > 1;
+  }
+
   /** As {@link lookup}, entries of 2^size bytes only. */
   lookupSize(hi: number, lo: number, size: number, salt: number, tag: number, otherTag: number): TlbEntry | null {
     const keyHi = size < 32 ? hi | 0 : hi & (-1 << (size - 32));

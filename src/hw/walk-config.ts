@@ -1,8 +1,10 @@
 /** One stage's translation tables as a walk needs them: decoded once when an STE or CD is fetched. */
 import type { Caps } from '../../spec/caps.ts';
 import { blockAllowed, GEOMETRY, type Granule, type Level } from '../../spec/descriptors.ts';
+import { WALK_CACHEABILITY } from '../../spec/encodings.ts';
 import { tableAlignLog2 } from '../../spec/sizes.ts';
 import { type AddressFormat, FORMAT_48, FORMAT_64K_52, FORMAT_DS } from './descriptor-bits.ts';
+import type { TranslationChoices } from './translation-options.ts';
 
 /** Levels -1 to 3. */
 const LEVELS = 5;
@@ -24,6 +26,8 @@ export interface WalkParameters {
   readonly ha: boolean;
   readonly hd: boolean;
   readonly haft: boolean;
+  /** Inner and outer cacheability of the walk, as {@link WALK_CACHEABILITY} encodes it. */
+  readonly cacheability: readonly [inner: number, outer: number];
 }
 
 /** See the module comment. Addresses are halves. */
@@ -60,8 +64,10 @@ export class WalkConfig {
   /** Hardware keeps the dirty state, too. HD without HA is reserved and acts as neither (3.13). */
   readonly dirtyState: boolean;
   readonly haft: boolean;
+  /** Hardware updates of descriptors end in F_WALK_EABT: the walk's attributes do not allow them here. */
+  readonly updatesAbort: boolean;
 
-  constructor(p: WalkParameters, caps: Pick<Caps, 'OAS'>) {
+  constructor(p: WalkParameters, caps: Pick<Caps, 'OAS'>, choices: TranslationChoices) {
     const { shift, stride, levels } = GEOMETRY[p.granule];
     this.granule = shift;
     this.stride = stride;
@@ -82,7 +88,7 @@ export class WalkConfig {
     let blocks = 0;
     for (const { level, contiguous } of levels) {
       if (blockAllowed(p.granule, level as Level, { ds: p.ds, pa52: caps.OAS >= 52 })) blocks |= 1 << (level + 1);
-      this.runs[level + 1] = contiguous === 0 ? 0 : Math.log2(contiguous);
+      this.runs[level + 1] = contiguous === 0 || !choices.contiguous ? 0 : Math.log2(contiguous);
     }
     this.blocks = blocks;
     this.ds = p.ds && p.granule !== '64k';
@@ -92,8 +98,13 @@ export class WalkConfig {
     this.ha = p.ha;
     this.dirtyState = p.ha && p.hd;
     this.haft = p.ha && p.haft;
+    this.updatesAbort = choices.httuUncached === 'abort' && p.cacheability.some(uncached);
   }
 }
+
+/** Non-cacheable or Write-through: atomic updates need not work (3.15). */
+const uncached = (encoding: number): boolean =>
+  encoding === WALK_CACHEABILITY.NC || encoding === WALK_CACHEABILITY.WT_RA;
 
 /** With the 64 KB granule, [15:12] carry an address only if the output has 52 bits; else they are RES0. */
 function formatOf({ granule, ds, outputBits }: WalkParameters): AddressFormat {
@@ -103,3 +114,9 @@ function formatOf({ granule, ds, outputBits }: WalkParameters): AddressFormat {
 
 /** log2 of the bytes that a descriptor at a level covers. */
 export const levelShift = (config: WalkConfig, level: number): number => config.granule + (3 - level) * config.stride;
+
+/** Whether all address bits above the input size equal `sign` (0 or -1) (IHI 0070 3.4.1). */
+export function inputInRange({ inputBits }: WalkConfig, hi: number, lo: number, sign: number): boolean {
+  if (inputBits >= 32) return hi >> (inputBits - 32) === sign;
+  return hi === sign && lo >> inputBits === sign;
+}

@@ -7,7 +7,8 @@ import type { Encoding, Words } from '../../spec/layout.ts';
 import { STE } from '../../spec/ste.ts';
 import { Memory } from '../../src/hw/memory.ts';
 import { Outcome, type TlbInvalidation, Transaction, type TranslationRegs } from '../../src/hw/transaction.ts';
-import { Translator, type TranslatorOptions } from '../../src/hw/translate.ts';
+import { Translator } from '../../src/hw/translate.ts';
+import type { TranslatorOptions } from '../../src/hw/translation-options.ts';
 
 export const RAM = 0x4000_0000n;
 export const RAM_SIZE = 0x4000_0000n;
