@@ -163,7 +163,7 @@ export function detachGroupHandle(domain: IommuDomain, group: IommuGroup): void 
 export function attachDevice(domain: IommuDomain, dev: Device): void {
   const group = groupOf(dev);
   group.locked(() => {
-    if (group.devices.length !== 1) throw new KernelError('EINVAL', 'the group has several devices');
+    if (group.size !== 1) throw new KernelError('EINVAL', 'the group has several devices');
     attachGroupLocked(domain, group);
   });
 }
@@ -172,7 +172,7 @@ export function attachDevice(domain: IommuDomain, dev: Device): void {
 export function detachDevice(domain: IommuDomain, dev: Device): void {
   const group = groupOf(dev);
   group.locked(() => {
-    if (group.domain !== domain || group.devices.length !== 1) group.warn('detach of a domain that is not attached');
+    if (group.domain !== domain || group.size !== 1) group.warn('detach of a domain that is not attached');
     else groupSetCoreDomain(group);
   });
 }

@@ -27,7 +27,7 @@ export class IommuCore {
     this.kernel = kernel;
     this.parts = parts;
     this.sva = new Sva(kernel);
-    this.#groupIds = kernel.ids('iommu-group', 0, 0xffff);
+    this.#groupIds = kernel.ids('iommu-group', 0, 0x7fff_ffff);
   }
 
   /** Probed devices, oldest first. */
@@ -54,13 +54,14 @@ export class IommuCore {
     if (this.iommus.includes(iommu)) throw new KernelError('EBUSY', `${iommu.name} is registered`);
     this.kernel.alloc('iommu:device');
     this.iommus.push(iommu);
+    iommu.live = true;
     const joined: Device[] = [];
     try {
       for (const node of nodes) joined.push(this.#join(node, iommu));
       for (const dev of joined) this.#firstDomain(dev);
     } catch (error) {
       for (const dev of joined.reverse()) this.releaseDevice(dev);
-      this.iommus.splice(this.iommus.indexOf(iommu), 1);
+      this.#forget(iommu);
       throw error;
     }
     return joined;
@@ -69,8 +70,13 @@ export class IommuCore {
   /** Releases the devices of an instance, newest first, and forgets it. Kernel: iommu_device_unregister(). */
   unregisterIommu(iommu: IommuDevice): void {
     for (const dev of this.devices.reverse()) if (dev.iommu === iommu) this.releaseDevice(dev);
+    this.#forget(iommu);
+  }
+
+  #forget(iommu: IommuDevice): void {
     const at = this.iommus.indexOf(iommu);
     if (at >= 0) this.iommus.splice(at, 1);
+    iommu.live = false;
   }
 
   /**
@@ -99,7 +105,7 @@ export class IommuCore {
   releaseDevice(dev: Device): void {
     const group = groupOf(dev);
     const inUse = group.ownerCount > 0 || group.pasidArray.size > 0 || group.domain !== group.defaultDomain;
-    if (group.devices.length === 1 && inUse) throw new KernelError('EBUSY', `${dev.name} is in use`);
+    if (group.size === 1 && inUse) throw new KernelError('EBUSY', `${dev.name} is in use`);
     if (group.member(dev).resetDepth > 0) throw new KernelError('EBUSY', `${dev.name} is in reset`);
     group.locked(() => parkDevice(group, group.member(dev)));
     this.#leave(dev);
@@ -121,7 +127,7 @@ export class IommuCore {
     iommu.ops.probeDevice(dev);
     try {
       const group = this.#groupFor(node);
-      group.devices.push({ dev, attached: false, requireDirect: false, resetDepth: 0 });
+      group.add(dev);
       dev.group = group;
     } catch (error) {
       iommu.ops.releaseDevice(dev);
@@ -159,9 +165,9 @@ export class IommuCore {
   /** Undoes {@link #join}: the driver forgets the device, and an empty group goes. */
   #leave(dev: Device): void {
     const group = groupOf(dev);
-    group.devices.splice(group.devices.indexOf(group.member(dev)), 1);
+    group.remove(dev);
     dev.iommu.ops.releaseDevice(dev);
-    if (group.devices.length === 0) {
+    if (group.size === 0) {
       if (group.defaultDomain !== null) domainFree(dev, group.defaultDomain);
       group.defaultDomain = null;
       group.domain = null;

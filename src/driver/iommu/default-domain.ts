@@ -4,7 +4,7 @@
  */
 import { KernelError } from '../kernel.ts';
 import type { DefaultDomainType, GroupDevice, IommuGroup } from './group.ts';
-import { deviceSetDomain, groupSetDomain, groupSetDomainNofail, message, parkDevice } from './group.ts';
+import { deviceSetDomain, groupSetDomain, groupSetDomainNofail, parkDevice } from './group.ts';
 import { iommuMap, iovaToPhys, pageSizes } from './map.ts';
 import type { Device, IommuDomain, MapProt, PagingFlags } from './ops.ts';
 
@@ -34,10 +34,9 @@ export function domainFree(dev: Device, domain: IommuDomain): void {
  * @throws KernelError EINVAL (a 1:1 region and a type without mappings), EBUSY, ENOMEM, the driver's errors
  */
 export function setupDefaultDomain(group: IommuGroup, type?: DefaultDomainType): void {
-  const first = group.devices[0];
-  if (first === undefined) throw new KernelError('ENODEV', `group ${group.id} has no device`);
+  const { first } = group;
   const wanted = type ?? group.ops.defaultDomainType;
-  const domain = wanted === 'identity' ? group.ops.identityDomain : allocDmaDomain(first.dev);
+  const domain = wanted === 'identity' ? group.ops.identityDomain : allocDmaDomain(first);
   if (domain === group.defaultDomain) return;
   const old = group.defaultDomain;
   const oldType = group.defaultDomainType;
@@ -56,10 +55,10 @@ export function setupDefaultDomain(group: IommuGroup, type?: DefaultDomainType):
     group.defaultDomain = old;
     group.defaultDomainType = oldType;
     if (group.domain === domain) undoAttach(group, old);
-    domainFree(first.dev, domain);
+    domainFree(first, domain);
     throw error;
   }
-  if (old !== null) domainFree(first.dev, old);
+  if (old !== null) domainFree(first, old);
 }
 
 function allocDmaDomain(dev: Device): IommuDomain {
@@ -90,13 +89,9 @@ function undoAttach(group: IommuGroup, old: IommuDomain | null): void {
 }
 
 function tryDirectMappings(group: IommuGroup, gdev: GroupDevice, domain: IommuDomain): boolean {
-  try {
-    createDirectMappings(gdev, domain);
-    return true;
-  } catch (error) {
-    group.kernel.log('warn', `${gdev.dev.name}: a 1:1 region could not be mapped: ${message(error)}`);
-    return false;
-  }
+  return group.mustNotFail(`a 1:1 region of ${gdev.dev.name} is not mapped before the attach`, () =>
+    createDirectMappings(gdev, domain),
+  );
 }
 
 /**
@@ -138,7 +133,7 @@ export function groupStoreType(group: IommuGroup, type: DefaultDomainType | 'aut
       group.defaultDomainType = 'dma-fq';
       return;
     }
-    if (group.devices.length === 0 || group.ownerCount > 0) {
+    if (group.size === 0 || group.ownerCount > 0) {
       throw new KernelError('EPERM', 'the group is in use, or has no device');
     }
     if (group.domain !== group.defaultDomain) throw new KernelError('EBUSY', 'the group is not on its default domain');

@@ -37,8 +37,6 @@ export class IommuGroup {
   readonly kernel: Kernel;
   readonly parts: CoreParts;
   readonly mutex: Lock;
-  /** In the order in which they joined: the order of every loop over the group. */
-  readonly devices: GroupDevice[] = [];
   defaultDomain: IommuDomain | null = null;
   defaultDomainType: DefaultDomainType | null = null;
   /** The domain of the RIDs now; null only before the first attach and after the last release. */
@@ -49,6 +47,7 @@ export class IommuGroup {
   /** Devices inside a PCI reset. */
   recoveryCount = 0;
   readonly pasidArray = new Map<number, PasidEntry>();
+  readonly #members = new Map<Device, GroupDevice>();
 
   constructor(id: number, name: string, kernel: Kernel, parts: CoreParts) {
     this.id = id;
@@ -58,11 +57,25 @@ export class IommuGroup {
     this.mutex = kernel.lock(`iommu-group:${id}`);
   }
 
+  /** In the order in which they joined: the order of every loop over the group. */
+  get devices(): GroupDevice[] {
+    return [...this.#members.values()];
+  }
+
+  /** How many devices there are. */
+  get size(): number {
+    return this.#members.size;
+  }
+
+  /** The first device that is left. @throws KernelError ENODEV for an empty group */
+  get first(): Device {
+    for (const dev of this.#members.keys()) return dev;
+    throw new KernelError('ENODEV', `group ${this.id} has no device`);
+  }
+
   /** The driver of the group's devices. @throws KernelError ENODEV for an empty group */
   get ops(): IommuOps {
-    const first = this.devices[0];
-    if (first === undefined) throw new KernelError('ENODEV', `group ${this.id} has no device`);
-    return first.dev.iommu.ops;
+    return this.first.iommu.ops;
   }
 
   /** Attached PASIDs in ascending order, without slot 0. */
@@ -72,11 +85,22 @@ export class IommuGroup {
 
   /** The record of a device of this group. @throws KernelError ENODEV */
   member(dev: Device): GroupDevice {
-    const found = this.devices.find((gdev) => gdev.dev === dev);
+    const found = this.#members.get(dev);
     if (found === undefined) throw new KernelError('ENODEV', `${dev.name} is not in group ${this.id}`);
     return found;
   }
 
+  /** A device joins; it has no domain yet. */
+  add(dev: Device): void {
+    this.#members.set(dev, { dev, attached: false, requireDirect: false, resetDepth: 0 });
+  }
+
+  /** A device leaves. */
+  remove(dev: Device): void {
+    this.#members.delete(dev);
+  }
+
+  /** Runs `body` with the group's mutex held. */
   locked<T>(body: () => T): T {
     return this.kernel.withLock(this.mutex, body);
   }
@@ -84,6 +108,18 @@ export class IommuGroup {
   /** A caller's mistake that the kernel survives: it is reported and the call does nothing (`WARN_ON`). */
   warn(text: string): void {
     this.kernel.log('err', `WARN: iommu group ${this.id}: ${text}`);
+  }
+
+  /** Runs what must not fail. True: it did not; an errno becomes a warning, anything else passes. */
+  mustNotFail(what: string, body: () => void): boolean {
+    try {
+      body();
+      return true;
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      this.warn(`${what}: ${error.message}`);
+      return false;
+    }
   }
 }
 
@@ -131,12 +167,10 @@ export function groupSetDomainNofail(group: IommuGroup, next: IommuDomain): bool
   let done = true;
   for (const gdev of group.devices) {
     if (gdev.resetDepth > 0) continue;
-    try {
-      deviceSetDomain(group, gdev, next, group.domain, true);
-    } catch (error) {
-      done = false;
-      group.warn(`${gdev.dev.name} failed to leave its domain: ${message(error)}`);
-    }
+    const left = group.mustNotFail(`${gdev.dev.name} failed to leave its domain`, () =>
+      deviceSetDomain(group, gdev, next, group.domain, true),
+    );
+    done &&= left;
   }
   group.domain = next;
   return done;
@@ -174,19 +208,15 @@ export function deviceSetDomain(
 }
 
 function tryBlock(group: IommuGroup, gdev: GroupDevice, old: IommuDomain): void {
-  try {
-    group.parts.attachDevice(gdev.dev.iommu.ops.blockedDomain, gdev.dev, old);
-  } catch (error) {
-    group.warn(`${gdev.dev.name} cannot even be blocked: ${message(error)}`);
-  }
+  group.mustNotFail(`${gdev.dev.name} cannot even be blocked`, () =>
+    group.parts.attachDevice(gdev.dev.iommu.ops.blockedDomain, gdev.dev, old),
+  );
 }
 
 function restoreDomain(group: IommuGroup, gdev: GroupDevice, domain: IommuDomain, failed: IommuDomain): void {
-  try {
-    deviceSetDomain(group, gdev, domain, failed, true);
-  } catch (error) {
-    group.warn(`${gdev.dev.name} cannot return to the domain it had: ${message(error)}`);
-  }
+  group.mustNotFail(`${gdev.dev.name} cannot return to the domain it had`, () =>
+    deviceSetDomain(group, gdev, domain, failed, true),
+  );
 }
 
 /**
@@ -214,15 +244,12 @@ function restorePasid(
   failed: IommuDomain,
   old: IommuDomain | null,
 ): void {
-  if (old !== null) {
-    try {
-      group.parts.setDevPasid(old, dev, pasid, failed);
-      return;
-    } catch (error) {
-      group.warn(`${dev.name} PASID ${pasid} cannot return to the domain it had: ${message(error)}`);
-    }
-  }
-  group.parts.removeDevPasid(failed, dev, pasid);
+  const back =
+    old !== null &&
+    group.mustNotFail(`${dev.name} PASID ${pasid} cannot return to the domain it had`, () =>
+      group.parts.setDevPasid(old, dev, pasid, failed),
+    );
+  if (!back) group.parts.removeDevPasid(failed, dev, pasid);
 }
 
 /** Blocks one PASID of every device that has PASIDs and is not in reset (`__iommu_remove_group_pasid`). */
@@ -249,9 +276,4 @@ export function parkDevice(group: IommuGroup, gdev: GroupDevice): void {
   const target = gdev.requireDirect ? identityDomain : blockedDomain;
   if (group.domain !== target) group.parts.attachDevice(target, dev, group.domain);
   gdev.attached = false;
-}
-
-/** The text of anything thrown. */
-export function message(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

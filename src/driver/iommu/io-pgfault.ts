@@ -4,7 +4,7 @@
  */
 import type { Kernel, Lock } from '../kernel.ts';
 import { KernelError } from '../kernel.ts';
-import { groupOf, type IommuGroup, message, NO_PASID } from './group.ts';
+import { groupOf, type IommuGroup, NO_PASID } from './group.ts';
 import type { AttachHandle, Device, PageFault, PageFaultGroup, PageResponseCode } from './ops.ts';
 
 /** What a device has in its queue (`struct iommu_fault_param`). */
@@ -101,8 +101,9 @@ export function reportDeviceFault(dev: Device, fault: PageFault): void {
     kernel.alloc('iopf:group');
     handle.domain.iopfHandler?.(group);
   } catch (error) {
-    kernel.log('warn', `${dev.name}: page-fault group ${fault.grpid} aborted: ${message(error)}`);
     group.respond('failure');
+    if (!(error instanceof KernelError)) throw error;
+    kernel.log('warn', `${dev.name}: page-fault group ${fault.grpid} aborted: ${error.message}`);
   }
 }
 

@@ -161,6 +161,8 @@ export interface PagingFlags {
   readonly nestParent?: boolean;
   readonly dirtyTracking?: boolean;
   readonly pasid?: boolean;
+  /** The virtual machine a stage 2 is for, where a hypervisor owns VMIDs. Default: one of its own. */
+  readonly vm?: string;
 }
 
 /** Answers of `capable` (`enum iommu_cap`). */
@@ -268,6 +270,8 @@ export interface IommufdViommu {
   readonly iommuDev: IommuDevice;
   /** The nesting parent's domain. */
   readonly parent: IommuDomain;
+  /** The virtual machine, where a hypervisor owns VMIDs. Default: that of the parent. */
+  readonly vm?: string;
   /** Set by the driver's `viommuInit`; null until then. */
   ops: ViommuOps | null;
   /** The driver's part of the struct. */

@@ -1,6 +1,6 @@
 /** What a reset of an ATS-capable PCI device does to its attachments (pci_dev_reset_iommu_prepare and _done). */
 import type { GroupDevice, IommuGroup } from './group.ts';
-import { groupOf, message } from './group.ts';
+import { groupOf } from './group.ts';
 import type { Device } from './ops.ts';
 
 /**
@@ -62,11 +62,7 @@ function restore(group: IommuGroup, { dev }: GroupDevice): void {
 }
 
 function attempt(group: IommuGroup, dev: Device, body: () => void): void {
-  try {
-    body();
-  } catch (error) {
-    group.warn(`${dev.name} stays blocked after its reset: ${message(error)}`);
-  }
+  group.mustNotFail(`${dev.name} stays blocked after its reset`, body);
 }
 
 function pciAtsSupported(dev: Device): boolean {

@@ -10,6 +10,7 @@ import {
 } from '../../../src/driver/iommu/attach.ts';
 import { groupOf, NO_PASID } from '../../../src/driver/iommu/group.ts';
 import { IopfQueue, reportDeviceFault } from '../../../src/driver/iommu/io-pgfault.ts';
+import { KernelError } from '../../../src/driver/kernel.ts';
 import { collectFaults, errnoOf, fixture, node, pageFault, probeGroup } from './mock-ops.ts';
 
 function setup() {
@@ -121,11 +122,20 @@ describe('failures on the way', () => {
     reportDeviceFault(a, pageFault(1));
     expect(groups).toEqual([]);
     nested.iopfHandler = () => {
-      throw new Error('no');
+      throw new KernelError('EIO', 'no');
     };
     reportDeviceFault(a, pageFault(2));
     expect(driver.take()).toEqual(['respond A g1 failure', 'respond A g2 failure']);
     expect(a.faultParam?.pending.size).toBe(0);
+  });
+
+  test('an error that is no errno is a bug: the device gets its answer, the error passes', () => {
+    const { a, driver, nested } = setup();
+    nested.iopfHandler = () => {
+      throw new Error('bug');
+    };
+    expect(() => reportDeviceFault(a, pageFault(1))).toThrow('bug');
+    expect(driver.take()).toEqual(['respond A g1 failure']);
   });
 
   test('no memory for a partial fault: ENOMEM, the group goes on without it', () => {
