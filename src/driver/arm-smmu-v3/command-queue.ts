@@ -229,7 +229,10 @@ export class CommandQueue implements CommandSink {
     const { bus } = this.#kernel;
     const bad = new Uint32Array(COMMAND_BYTES / 4).map((_, i) => bus.load32(slot + BigInt(4 * i)));
     const name = commandOf(bad)?.name ?? `opcode 0x${opcodeOf(bad).toString(16)}`;
-    this.#kernel.log('err', `${this.name}: skipping command in error state: ${name} ${toQwords(bad).map(hex).join(' ')}`);
+    this.#kernel.log(
+      'err',
+      `${this.name}: skipping command in error state: ${name} ${toQwords(bad).map(hex).join(' ')}`,
+    );
     const sync = CMD_SYNC.encode({
       CS: this.#setup.signal === 'SIG_NONE' ? 'SIG_NONE' : 'SIG_SEV',
       ...SYNC_ATTRIBUTES,

@@ -1,0 +1,240 @@
+/** Bringing up one SMMU and the devices behind it (kernel: `arm_smmu_device_probe`, `arm_smmu_probe_device`). */
+import {
+  CMDQ_CONS,
+  CMDQ_PROD,
+  COMMAND_BYTES,
+  EVENT_BYTES,
+  EVENTQ_CONS,
+  EVENTQ_PROD,
+  PRI_BYTES,
+  PRIQ_CONS,
+  PRIQ_PROD,
+  type Words,
+} from '../../../spec/index.ts';
+import type { Pa, SmmuNode } from '../../hw/bus.ts';
+import { VmidAllocator } from '../../hw/vmid.ts';
+import type { Device, IommuDevice } from '../iommu/ops.ts';
+import { type Kernel, KernelError } from '../kernel.ts';
+import { CD_LEAF_LOG2, CdTable } from './cd-table.ts';
+import { CommandQueue, type CommandSink } from './command-queue.ts';
+import { HardwareQueue } from './event-queue.ts';
+import { drainEvents, drainPageRequests, handleGlobalErrors } from './events.ts';
+import type { DriverOptions } from './options.ts';
+import type { DriverParts } from './parts.ts';
+import { findAts } from './pci-ats.ts';
+import { probeFeatures } from './probe.ts';
+import type { Quarantine } from './quarantine.ts';
+import { disableSmmu, resetSmmu } from './reset.ts';
+import { type Master, registerAt, type Smmu, type SmmuImpl, type Stream } from './smmu.ts';
+import { makeStreamTable, presetSte } from './stream-table.ts';
+
+/** What all SMMUs of a driver share. */
+export interface SmmuContext {
+  readonly kernel: Kernel;
+  readonly options: DriverOptions;
+  readonly parts: DriverParts;
+  readonly quarantine: Quarantine;
+  readonly label: (kind: string) => string;
+}
+
+/** A ring as large as wanted, or as large as memory allows (`arm_smmu_init_one_queue`). @throws KernelError ENOMEM */
+function allocRing(kernel: Kernel, what: string, log2size: number, entryBytes: number): { base: Pa; log2size: number } {
+  for (let log2 = log2size; ; log2--) {
+    try {
+      return { base: kernel.allocPages(what, entryBytes << log2), log2size: log2 };
+    } catch (error) {
+      // Below a page there is nothing to be won.
+      if (entryBytes << log2 <= SMALLEST_RING) throw error;
+    }
+  }
+}
+
+const SMALLEST_RING = 4096;
+
+/** See {@link Smmu}; the fields that probe fills in order. */
+class SmmuInstance implements Smmu {
+  readonly name: string;
+  readonly index: number;
+  readonly node: SmmuNode;
+  readonly kernel: Kernel;
+  readonly options: DriverOptions;
+  readonly parts: DriverParts;
+  readonly features: Smmu['features'];
+  readonly device: IommuDevice;
+  readonly vmids: VmidAllocator;
+  readonly quarantine: Quarantine;
+  readonly label: (kind: string) => string;
+  cmdq: CommandQueue;
+  evtq: HardwareQueue;
+  priq: HardwareQueue | null;
+  strtab: Smmu['strtab'];
+  impl: SmmuImpl | null;
+  enabled = false;
+  readonly streams = new Map<number, Stream>();
+  readonly streamsLock: Smmu['streamsLock'];
+
+  constructor(context: SmmuContext, node: SmmuNode, index: number, device: IommuDevice, impl: SmmuImpl | null) {
+    this.name = node.name;
+    this.index = index;
+    this.node = node;
+    this.kernel = context.kernel;
+    this.options = context.options;
+    this.parts = context.parts;
+    this.quarantine = context.quarantine;
+    this.label = context.label;
+    this.device = device;
+    this.impl = impl;
+    this.streamsLock = context.kernel.lock(`${node.name}:streams`);
+    this.features = probeFeatures(context.kernel, node, context.options);
+    this.vmids = new VmidAllocator(2 ** this.features.vmidBits - 1);
+    const made: { what: string; pa: Pa }[] = [];
+    try {
+      this.cmdq = this.#commandQueue();
+      made.push({ what: 'cmdq', pa: this.cmdq.base });
+      this.evtq = this.#hardwareQueue('evtq', this.features.evtqLog2, EVENT_BYTES, EVENTQ_PROD, EVENTQ_CONS);
+      made.push({ what: 'evtq', pa: this.evtq.setup.base });
+      this.priq = this.features.pri
+        ? this.#hardwareQueue('priq', this.features.priqLog2, PRI_BYTES, PRIQ_PROD, PRIQ_CONS)
+        : null;
+      if (this.priq !== null) made.push({ what: 'priq', pa: this.priq.setup.base });
+      this.strtab = makeStreamTable(this);
+    } catch (error) {
+      for (const { what, pa } of made.reverse()) this.kernel.freePages(what, pa);
+      throw error;
+    }
+  }
+
+  get queues(): readonly CommandSink[] {
+    return [this.cmdq, ...(this.impl?.queues ?? [])];
+  }
+
+  queueFor(first: Words): CommandSink {
+    return this.impl?.getSecondaryQueue?.(this, first) ?? this.cmdq;
+  }
+
+  #commandQueue(): CommandQueue {
+    return new CommandQueue(this.kernel, {
+      name: this.name,
+      ...allocRing(this.kernel, 'cmdq', this.features.cmdqLog2, COMMAND_BYTES),
+      prodReg: registerAt(this, CMDQ_PROD),
+      consReg: registerAt(this, CMDQ_CONS),
+      signal: this.features.msiPoll ? 'SIG_IRQ' : 'SIG_SEV',
+      onQuiet: () => this.quarantine.settle(this),
+    });
+  }
+
+  #hardwareQueue(
+    name: string,
+    log2size: number,
+    entryBytes: number,
+    prod: { readonly offset: number; readonly page: string },
+    cons: { readonly offset: number; readonly page: string },
+  ): HardwareQueue {
+    return new HardwareQueue(this.kernel, {
+      name,
+      ...allocRing(this.kernel, name, log2size, entryBytes),
+      entryBytes,
+      prodReg: registerAt(this, prod),
+      consReg: registerAt(this, cons),
+    });
+  }
+}
+
+function requestInterrupts(smmu: Smmu): void {
+  const { kernel, node, priq } = smmu;
+  kernel.requestIrq(`${smmu.name}:evtq`, node.irqs.eventq, () => drainEvents(smmu));
+  if (priq !== null) kernel.requestIrq(`${smmu.name}:priq`, node.irqs.priq, () => drainPageRequests(smmu));
+  kernel.requestIrq(`${smmu.name}:gerror`, node.irqs.gerror, () => handleGlobalErrors(smmu), 'hard');
+}
+
+/**
+ * Brings up one SMMU (`arm_smmu_device_probe`): ID registers, structures, companion, reserved-memory streams, reset.
+ * @throws KernelError ENXIO, ENOMEM, ETIMEDOUT; the SMMU is then off
+ */
+export function probeSmmu(
+  context: SmmuContext,
+  node: SmmuNode,
+  index: number,
+  device: IommuDevice,
+  impl: SmmuImpl | null,
+): Smmu {
+  const smmu = new SmmuInstance(context, node, index, device, impl);
+  try {
+    impl?.initStructures?.(smmu);
+    for (const dev of context.kernel.bus.firmware.devices)
+      if (dev.smmu === node.name && (dev.reserved ?? []).some((region) => region.type === 'direct'))
+        for (const sid of dev.streamIds) presetSte(smmu, sid, context.parts.makers.bypassSte(smmu));
+    requestInterrupts(smmu);
+    resetSmmu(smmu);
+    return smmu;
+  } catch (error) {
+    disableSmmu(smmu);
+    freeStructures(smmu);
+    throw error;
+  }
+}
+
+/** Gives the memory of a switched-off SMMU back. */
+export function freeStructures(smmu: Smmu): void {
+  const { kernel } = smmu;
+  for (const { pa } of [...smmu.strtab.memory].reverse()) kernel.freePages('strtab', pa);
+  if (smmu.priq !== null) kernel.freePages('priq', smmu.priq.setup.base);
+  kernel.freePages('evtq', smmu.evtq.setup.base);
+  kernel.freePages('cmdq', smmu.cmdq.base);
+}
+
+/**
+ * Makes the driver's part of a device (`arm_smmu_probe_device`, `arm_smmu_insert_master`).
+ * @throws KernelError ERANGE (a StreamID outside the table), ENODEV (owned by another device), ENOMEM
+ */
+export function probeMaster(smmu: Smmu, dev: Device): Master {
+  const { kernel, features } = smmu;
+  const { node } = dev;
+  kernel.alloc('master');
+  const sids = [...new Set(node.streamIds)].sort((a, b) => a - b);
+  for (const sid of sids) {
+    smmu.strtab.prepare(sid);
+    if (smmu.streams.has(sid))
+      throw new KernelError(
+        'ENODEV',
+        `StreamID 0x${sid.toString(16)} belongs to ${smmu.streams.get(sid)?.master.dev.name}`,
+      );
+  }
+  const wanted = Math.min(features.ssidBits, node.ssidBits);
+  const ssidBits = features.twoLevelCd ? wanted : Math.min(wanted, CD_LEAF_LOG2);
+  const atsOffset = features.ats ? findAts(kernel, node) : undefined;
+  const streams: Stream[] = [];
+  const master: Master = {
+    smmu,
+    dev,
+    node,
+    streams,
+    cdTable: new CdTable(() => master, ssidBits, features.twoLevelCd),
+    ssidBits,
+    stallEnabled: (node.canStall && features.stalls) || features.stallForce,
+    atsSupported: atsOffset !== undefined,
+    atsOffset,
+    atsEnabled: false,
+    vmaster: null,
+    current: null,
+    records: new Map(),
+    iopfUsers: 0,
+    stalls: new Set(),
+    atcBroken: false,
+  };
+  streams.push(...sids.map((sid) => ({ sid, master })));
+  kernel.withLock(smmu.streamsLock, () => {
+    for (const stream of streams) smmu.streams.set(stream.sid, stream);
+  });
+  dev.maxPasids = ssidBits === 0 ? 0 : Math.min(dev.maxPasids, 2 ** ssidBits);
+  return master;
+}
+
+/** Forgets a device whose streams are blocked (`arm_smmu_release_device`). */
+export function releaseMaster(master: Master): void {
+  const { smmu } = master;
+  smmu.kernel.withLock(smmu.streamsLock, () => {
+    for (const { sid } of master.streams) smmu.streams.delete(sid);
+  });
+  master.cdTable.free();
+}
