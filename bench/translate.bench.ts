@@ -85,6 +85,8 @@ const caps = capsOf({
 });
 
 const VA = 0x1234_5678_9000;
+const VA_HI = Math.floor(VA / 2 ** 32);
+const VA_LO = VA | 0;
 
 function build(): void {
   const strtab = page();
@@ -131,9 +133,8 @@ function floor(n: number): number {
 function translations(smmu: Translator, t: Transaction, n: number): number {
   let sum = 0;
   for (let k = 0; k < n; k++) {
-    const va = VA + (k & (PAGES - 1)) * 4096;
-    t.addrHi = Math.floor(va / 2 ** 32);
-    t.addrLo = va | 0;
+    t.addrHi = VA_HI;
+    t.addrLo = VA_LO + ((k & (PAGES - 1)) << 12);
     smmu.translate(t);
     sum = (sum + t.paLo) | 0;
   }

@@ -24,6 +24,7 @@ const S1FMT = STE.slot('S1Fmt');
 const FORMATS = STE.fields.S1Fmt.values;
 const S1CDMAX = STE.slot('S1CDMax');
 const S1DSS = STE.slot('S1DSS');
+const DEFAULTS = STE.fields.S1DSS.values;
 const EATS = STE.slot('EATS');
 const PRIVCFG = STE.slot('PRIVCFG');
 const INSTCFG = STE.slot('INSTCFG');
@@ -89,6 +90,8 @@ export class SteEntry {
   /** 0 without substreams. */
   readonly S1CDMax: number;
   readonly S1DSS: number;
+  /** The CD of a transaction without a SubstreamID: 0, {@link NO_STAGE1} or {@link REFUSED}. */
+  readonly plain: number;
   /** 0 where it is IGNORED. */
   readonly EATS: number;
   readonly PRIVCFG: number;
@@ -126,6 +129,7 @@ export class SteEntry {
     this.contextHi = addressHi(words, CONTEXT_PTR);
     this.contextLo = alignLo(addressLo(words, CONTEXT_PTR), tableLog2);
     this.S1DSS = slotValue(words, S1DSS);
+    this.plain = !this.s1 ? NO_STAGE1 : this.S1CDMax === 0 ? 0 : plainIndex(this.S1DSS);
     this.EATS = caps.ATS && this.config > CONFIGS.BYPASS ? slotValue(words, EATS) : 0;
     this.PRIVCFG = caps.ATTR_PERMS_OVR ? slotValue(words, PRIVCFG) : 0;
     this.INSTCFG = caps.ATTR_PERMS_OVR ? slotValue(words, INSTCFG) : 0;
@@ -144,6 +148,17 @@ export class SteEntry {
     this.group = world === undefined ? null : tlb.groups.group(this.world, this.VMID);
     this.stage2 = this.s2 && this.group !== null ? stage2Of(words, caps, this.group, this.s1, choices) : null;
   }
+}
+
+/** {@link SteEntry.plain}: stage 1 does not take part. */
+export const NO_STAGE1 = -1;
+/** {@link SteEntry.plain}: F_STREAM_DISABLED. */
+export const REFUSED = -2;
+
+/** What S1DSS says (5.2 S1DSS). */
+function plainIndex(s1dss: number): number {
+  if (s1dss === DEFAULTS.SSID0) return 0;
+  return s1dss === DEFAULTS.BYPASS ? NO_STAGE1 : REFUSED;
 }
 
 const WORLDS = {

@@ -5,7 +5,7 @@
 import type { Caps } from '../../spec/caps.ts';
 import { STE } from '../../spec/ste.ts';
 import { EATS, effectiveEats, forbid, grantRequest, passTranslated, refuseRequest, splitInput } from './ats.ts';
-import { allocOf, combineAlloc, pack, shOf, typeOf } from './attributes.ts';
+import { allocOf, combineAlloc, pack, RA, shOf, typeOf, WA } from './attributes.ts';
 import { type CachedStream, ConfigCache } from './config-cache.ts';
 import { type CdEntry, ContextDescriptors } from './context-descriptor.ts';
 import {
@@ -23,7 +23,7 @@ import { R, S2_UX, UNPRIVILEGED_SHIFT, W, X } from './permissions.ts';
 import { Stage1Walker } from './stage1-walker.ts';
 import { Stage2Walker } from './stage2-walker.ts';
 import { Stages } from './stages.ts';
-import { type SteEntry, StreamTable } from './stream-table.ts';
+import { NO_STAGE1, REFUSED, type SteEntry, StreamTable } from './stream-table.ts';
 import { Tlb } from './tlb.ts';
 import { Access, Outcome, type Transaction, type TranslationRegs } from './transaction.ts';
 import { DEFAULT_TRANSLATOR, type TranslationChoices, type TranslatorOptions } from './translation-options.ts';
@@ -32,10 +32,6 @@ const S1DSS = STE.fields.S1DSS.values;
 const PRIVCFG = STE.fields.PRIVCFG.values;
 const INSTCFG = STE.fields.INSTCFG.values;
 
-/** {@link Translator.#substream}: stage 1 does not take part. */
-const NO_STAGE1 = -1;
-/** {@link Translator.#substream}: the transaction is over. */
-const REFUSED = -2;
 /** log2 of the size that a request is answered with where nothing is granted: the smallest page. */
 const SMALLEST_SIZE = 12;
 
@@ -154,11 +150,8 @@ export class Translator {
       configFault(t, F_STREAM_DISABLED);
       return REFUSED;
     }
-    if (!ste.s1) return NO_STAGE1;
-    if (ste.S1CDMax === 0 || ste.S1DSS === S1DSS.SSID0) return 0;
-    if (ste.S1DSS === S1DSS.BYPASS) return NO_STAGE1;
-    configFault(t, F_STREAM_DISABLED);
-    return REFUSED;
+    if (ste.plain === REFUSED) configFault(t, F_STREAM_DISABLED);
+    return ste.plain;
   }
 
   #ats(t: Transaction, stream: CachedStream): void {
@@ -273,8 +266,9 @@ export class Translator {
     let attributes = stages.attributes;
     // Hints of a stage 1 translation combine with those of the client or the STE (13.5).
     if (stage1) {
-      const alloc = combineAlloc(allocOf(attributes), ste.alloc < 0 ? t.inAlloc : ste.alloc);
-      attributes = pack(typeOf(attributes), shOf(attributes), alloc);
+      const alloc = ste.alloc < 0 ? t.inAlloc : ste.alloc;
+      if (alloc !== (RA | WA))
+        attributes = pack(typeOf(attributes), shOf(attributes), combineAlloc(allocOf(attributes), alloc));
     }
     t.memAttr = typeOf(attributes);
     t.SH = shOf(attributes);
