@@ -3,7 +3,7 @@
  * functions, at QEMU's addresses. Functions are placed and enabled at power-on; QEMU leaves that to the client.
  */
 import { ITD_BAR_BYTES, ITD_PCI_ID } from '../../../spec/iommu-testdev.ts';
-import { PCI_ECAM } from '../../../spec/pci.ts';
+import { PCI_ECAM } from '../../../spec/pci-header.ts';
 import { FIRST_IRQ, VIRT as HW_VIRT, type Machine, virt } from '../../hw/machine.ts';
 import type { ScheduleConfig } from '../../hw/schedule.ts';
 import { PciBridgeSpace, type PciConfigSpace, PciFunctionSpace } from './pci-space.ts';
