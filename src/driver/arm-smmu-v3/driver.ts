@@ -261,7 +261,7 @@ export class ArmSmmuDriver implements IommuOps {
   /** Tables, then the tag: the last detach has cleaned it (`arm_smmu_domain_free_paging`). */
   #freePaging(domain: PagingDomain): void {
     domain.table.free();
-    if (domain.kind === 's2') return this.parts.vmidPolicy.s2Free(domain);
+    this.parts.vmidPolicy.s2Free(domain);
     const { asid } = domain;
     domain.asid = 0;
     if (asid !== 0) this.#quarantine.retire(domain.smmus, `ASID ${asid}`, () => this.parts.asids.free(asid));

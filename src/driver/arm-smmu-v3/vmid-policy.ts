@@ -37,9 +37,9 @@ export interface VmidPolicy {
   readonly name: VmidPolicyName;
   /** An S2 may be attached on SMMUs other than the one it was allocated for. */
   readonly shares: boolean;
-  /** @throws KernelError ENOSPC, ENOMEM */
+  /** A stage 2 domain is allocated. @throws KernelError ENOSPC, ENOMEM */
   s2Alloc(domain: PagingDomain): void;
-  /** The S2 is freed: no attachment and no vIOMMU is left. */
+  /** A paging domain is freed: no attachment and no vIOMMU is left. */
   s2Free(domain: PagingDomain): void;
   /** Sets `vsmmu.vmid`. @throws KernelError ENOSPC, EBUSY, ENOMEM */
   vsmmuInit(vsmmu: Vsmmu): void;

@@ -44,7 +44,12 @@ export class Rig {
 
   /** Probes all SMMUs and devices. */
   boot(): this {
-    for (const node of this.machine.bus.firmware.smmus) this.core.registerIommu(this.driver.probe(node));
+    const { smmus, devices } = this.machine.bus.firmware;
+    for (const node of smmus)
+      this.core.registerIommu(
+        this.driver.probe(node),
+        devices.filter((dev) => dev.smmu === node.name),
+      );
     return this;
   }
 
