@@ -38,7 +38,6 @@ const UNIMPLEMENTED: readonly (readonly [condition: string, what: string])[] = [
   ['IDR0.ATOS', 'address translation operations are not implemented: IDR0.ATOS must be 0'],
   ['IDR0.BTM', 'broadcast TLB maintenance is not implemented: IDR0.BTM must be 0'],
   ['IDR1.ECMDQ', 'enhanced Command queues are not implemented: IDR1.ECMDQ must be 0'],
-  ['IDR0.ATS', 'ATS is not implemented: IDR0.ATS must be 0'],
 ];
 
 /** Everything wrong with ID registers, one sentence each; empty for what can be built. */

@@ -69,6 +69,16 @@ const options = z.strictObject({
       asidDropsGlobals: z.boolean().optional(),
     })
     .optional(),
+  choices: z
+    .strictObject({
+      tlbConflict: z.enum(['use-one', 'fault']).optional(),
+      contiguous: z.boolean().optional(),
+      translatedBeyondOas: z.enum(['abort', 'truncate']).optional(),
+      streamTableBeyondOas: z.enum(['fault', 'truncate']).optional(),
+      alloccfgWithoutMtcfg: z.boolean().optional(),
+      httuUncached: z.enum(['atomic', 'abort']).optional(),
+    })
+    .optional(),
   configCache: z.strictObject({ streams: entries, cds: entries, l1stds: entries }).optional(),
 });
 

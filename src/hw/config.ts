@@ -6,6 +6,7 @@ import { AIDR, IDR0, IDR1, IDR2, IDR3, IDR4, IDR5, IDR6, IIDR } from '../../spec
 import type { Encoding, Fields, Register } from '../../spec/layout.ts';
 import { type ConfigCacheOptions, DEFAULT_CONFIG_CACHE } from './config-cache.ts';
 import { DEFAULT_TLB, type TlbOptions } from './tlb.ts';
+import type { TranslationChoices } from './translation-options.ts';
 
 /** ID registers by name: what software reads, and what `when` conditions of the tables are answered from. */
 export interface IdRegisters {
@@ -62,6 +63,8 @@ export interface SmmuOptions {
   readonly tlb: TlbOptions;
   /** Sizes of the configuration cache. */
   readonly configCache: ConfigCacheOptions;
+  /** Choices inside translation. */
+  readonly choices: Partial<TranslationChoices>;
 }
 
 /** Defaults of {@link SmmuOptions}. */
@@ -83,6 +86,7 @@ export const DEFAULT_OPTIONS: SmmuOptions = {
   erratumInvalidationMayMissEntryInUse: false,
   tlb: DEFAULT_TLB,
   configCache: DEFAULT_CONFIG_CACHE,
+  choices: {},
 };
 
 /** ID register fields by name; fields left out are 0. */

@@ -1,4 +1,7 @@
 /** One DMA operation of an endpoint: pieces inside pages, each translated, then made in memory. */
+import { PRG_RESPONSE } from '../../spec/pri.ts';
+import type { AtcEntry } from './atc.ts';
+import type { AtsUnit } from './ats.ts';
 import type { Memory } from './memory.ts';
 import type { Watch } from './observer.ts';
 import type { StallClient, Termination } from './stall.ts';
@@ -16,6 +19,8 @@ export interface DmaOptions {
   readonly atomic?: boolean;
   /** Which of the endpoint's StreamIDs; default the first. */
   readonly stream?: number;
+  /** Goes through the endpoint's ATC with Translated transactions, while ATS is on in its configuration space. */
+  readonly ats?: boolean;
 }
 
 /**
@@ -45,9 +50,14 @@ export interface DmaContext {
   readonly canStall: boolean;
   /** One transaction object for all operations of the endpoint. */
   readonly transaction: Transaction;
+  /** Its ATS unit, if it has one. */
+  readonly ats: AtsUnit | null;
   /** A moment at which hardware may move. */
   moment(): void;
 }
+
+/** Page requests that one piece makes at most: an answer of success does not mean that the page is there. */
+const MAX_PAGE_REQUESTS = 8;
 
 /** See the module comment. Stays alive while stalled: hardware resumes it. */
 export class Dma implements StallClient {
@@ -59,7 +69,9 @@ export class Dma implements StallClient {
   readonly #options: DmaOptions;
   readonly #data: Uint8Array;
   readonly #old: Uint8Array;
-  readonly #translated: boolean;
+  /** Response to the page request under way; -1: none yet. */
+  #response = -1;
+  #asking = false;
   #done = 0;
   #result: DmaResult;
   /** Called when an operation that stalled has ended. */
@@ -73,7 +85,6 @@ export class Dma implements StallClient {
     data: Uint8Array,
     isWrite: boolean,
     options: DmaOptions,
-    translated = false,
   ) {
     this.#context = context;
     this.StreamID = StreamID;
@@ -83,7 +94,6 @@ export class Dma implements StallClient {
     this.#options = options;
     this.#data = data;
     this.#old = options.atomic === true ? new Uint8Array(data.length) : new Uint8Array(0);
-    this.#translated = translated;
     this.#result = { status: 'stall', pending: this };
   }
 
@@ -118,9 +128,10 @@ export class Dma implements StallClient {
   }
 
   #piece(): Outcome {
-    const { transaction: t, smmu, canStall } = this.#context;
+    const { transaction: t, smmu, canStall, ats } = this.#context;
     this.#context.moment();
-    this.#send(t);
+    if (this.#options.ats === true && ats?.enabled === true) return this.#translatedPiece(ats);
+    this.#send(t, Access.Untranslated, this.#at);
     smmu.access(t, canStall ? this : null);
     if (t.outcome === Outcome.Stall) return Outcome.Stall;
     if (t.outcome === Outcome.RazWi) this.#done += this.#size;
@@ -128,10 +139,77 @@ export class Dma implements StallClient {
     return Outcome.Ok;
   }
 
-  #send(t: Transaction): void {
+  /** Through the ATC: ask for the translation, ask for the page if there is none, then access it Translated. */
+  #translatedPiece(ats: AtsUnit): Outcome {
+    for (let asked = 0; asked <= MAX_PAGE_REQUESTS; asked++) {
+      const entry = this.#translation(ats);
+      if (entry === null) return Outcome.Abort;
+      if (this.#suffices(entry)) return this.#throughEntry(entry);
+      this.#response = -1;
+      this.#asking = true;
+      const sent = ats.requestPage(this.#pageRequest, (code) => this.#answered(code));
+      this.#asking = false;
+      if (!sent) return Outcome.Abort;
+      if (this.#response < 0) return Outcome.Stall;
+      if (this.#response !== PRG_RESPONSE.Success) return Outcome.Abort;
+    }
+    return Outcome.Abort;
+  }
+
+  get #pasid(): number {
+    return this.#options.SubstreamID ?? -1;
+  }
+
+  get #pageRequest() {
+    return {
+      StreamID: this.StreamID,
+      SubstreamID: this.#pasid,
+      address: this.#at - (this.#at % PAGE),
+      read: !this.isWrite || this.#options.atomic === true,
+      write: this.isWrite,
+      execute: this.#options.instruction === true,
+      privileged: this.#options.privileged === true,
+    };
+  }
+
+  #translation(ats: AtsUnit): AtcEntry | null {
+    const privileged = this.#options.privileged === true;
+    const cached = ats.atc.lookup(this.#pasid, privileged, this.#at);
+    if (cached !== undefined && this.#suffices(cached)) return cached;
+    const completion = ats.translate({
+      StreamID: this.StreamID,
+      SubstreamID: this.#pasid,
+      address: this.#at,
+      privileged,
+      execute: this.#options.instruction === true,
+      noWrite: !this.isWrite,
+    });
+    return completion.status === 'success' ? completion.entry : null;
+  }
+
+  #suffices(entry: AtcEntry): boolean {
+    if (this.isWrite) return entry.write && (this.#options.atomic !== true || entry.read);
+    return entry.read && (this.#options.instruction !== true || this.#pasid < 0 || entry.execute);
+  }
+
+  #throughEntry(entry: AtcEntry): Outcome {
+    const { transaction: t, smmu } = this.#context;
+    this.#send(t, Access.Translated, entry.output + (this.#at - entry.base));
+    smmu.access(t, null);
+    return t.outcome === Outcome.Ok && this.#move(t) ? Outcome.Ok : Outcome.Abort;
+  }
+
+  /** The PRG Response to this operation's page request. */
+  #answered(code: number): void {
+    this.#response = code;
+    if (this.#asking) return;
+    if (code === PRG_RESPONSE.Success) this.retry();
+    else this.finish('abort');
+  }
+
+  #send(t: Transaction, access: Access, at: bigint): void {
     const { SubstreamID, privileged, instruction, atomic } = this.#options;
-    const at = this.#at;
-    t.access = this.#translated ? Access.Translated : Access.Untranslated;
+    t.access = access;
     t.StreamID = this.StreamID;
     t.SSV = SubstreamID !== undefined;
     t.SubstreamID = SubstreamID ?? 0;

@@ -1,4 +1,5 @@
 /** A device that does DMA through an SMMU. */
+import type { AtsUnit } from './ats.ts';
 import { Dma, type DmaContext, type DmaOptions, type DmaResult } from './dma.ts';
 
 /** Longest access that one call makes, in bytes. */
@@ -8,6 +9,8 @@ export const MAX_DMA = 1 << 24;
 export class Endpoint {
   readonly name: string;
   readonly streamIds: readonly number[];
+  /** ATS and PRI; null for a device without. */
+  readonly ats: AtsUnit | null;
   readonly #context: DmaContext;
 
   /** @throws RangeError without a StreamID */
@@ -15,6 +18,7 @@ export class Endpoint {
     if (streamIds.length === 0) throw new RangeError(`endpoint ${context.name} has no StreamID`);
     this.name = context.name;
     this.streamIds = streamIds;
+    this.ats = context.ats;
     this.#context = context;
   }
 

@@ -3,22 +3,34 @@ import type { Bus, Firmware, Pa } from './bus.ts';
 import { BusError } from './bus.ts';
 import type { Machine } from './machine.ts';
 import { Exchange } from './memory.ts';
+import { StoreBuffer } from './store-buffer.ts';
 
 const ALL_ONES_32 = 0xffffffff;
 const ALL_ONES_64 = 0xffffffffffffffffn;
 
-/** See the module comment. */
+/** See the module comment. Only in the `seeded` schedule do stores wait in a buffer; elsewhere they are visible at once. */
 export class LocalBus implements Bus {
   readonly #machine: Machine;
+  readonly #stores: StoreBuffer | null;
   pairHi = 0;
   pairLo = 0;
 
-  constructor(machine: Machine) {
+  /** @param cpu names the CPU in the schedule's choices */
+  constructor(machine: Machine, cpu: string) {
     this.#machine = machine;
+    const { conductor, memory } = machine;
+    const weak = conductor.schedule.mode === 'seeded';
+    this.#stores = weak ? new StoreBuffer(`${cpu}.stores`, memory, conductor.schedule, () => conductor.moment()) : null;
+    if (this.#stores !== null) conductor.addSpeculator(this.#stores);
   }
 
   get firmware(): Firmware {
     return this.#machine.firmware;
+  }
+
+  /** Stores that devices do not see yet. */
+  get pendingStores(): number {
+    return this.#stores?.size ?? 0;
   }
 
   readl(addr: Pa): number {
@@ -42,6 +54,7 @@ export class LocalBus implements Bus {
   }
 
   writel(addr: Pa, value: number): void {
+    this.#stores?.drain();
     this.writelRelaxed(addr, value);
   }
 
@@ -52,6 +65,7 @@ export class LocalBus implements Bus {
   }
 
   writeq(addr: Pa, value: bigint): void {
+    this.#stores?.drain();
     this.writeqRelaxed(addr, value);
   }
 
@@ -62,41 +76,84 @@ export class LocalBus implements Bus {
   }
 
   load32(pa: Pa): number {
-    return this.#machine.memory.read32(pa);
+    if (this.#empty) return this.#machine.memory.read32(pa);
+    const bytes = this.loadBytes(pa, 4);
+    return new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
   }
 
   load64(pa: Pa): bigint {
-    return this.#machine.memory.read64(pa);
+    if (this.#empty) return this.#machine.memory.read64(pa);
+    const bytes = this.loadBytes(pa, 8);
+    return new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
   }
 
   store32(pa: Pa, value: number): void {
-    this.#machine.memory.write32(pa, value);
+    if (this.#stores === null) this.#machine.memory.write32(pa, value);
+    else if (pa % 4n !== 0n) this.storeBytes(pa, bytesOf(BigInt(value >>> 0), 4));
+    else if (!inRange(pa) || !this.#stores.store32(highOf(pa), lowOf(pa), value))
+      throw new BusError(pa, '4-byte write');
   }
 
   store64(pa: Pa, value: bigint): void {
-    this.#machine.memory.write64(pa, value);
+    if (this.#stores === null) this.#machine.memory.write64(pa, value);
+    else if (pa % 8n !== 0n) this.storeBytes(pa, bytesOf(value, 8));
+    else if (!inRange(pa) || !this.#stores.store64(highOf(pa), lowOf(pa), highOf(value), lowOf(value)))
+      throw new BusError(pa, '8-byte write');
   }
 
   loadBytes(pa: Pa, length: number): Uint8Array {
-    return this.#machine.memory.readBytes(pa, length);
+    const stores = this.#stores;
+    const bytes = this.#machine.memory.readBytes(pa, length);
+    if (stores === null || this.#empty) return bytes;
+    for (let unit = pa - (pa % 8n); unit < pa + BigInt(length); unit += 8n) {
+      stores.load(highOf(unit), lowOf(unit));
+      const seen = bytesOf((BigInt(stores.hi >>> 0) << 32n) | BigInt(stores.lo >>> 0), 8);
+      const at = Number(unit - pa);
+      for (let i = Math.max(0, -at); i < Math.min(8, length - at); i++) bytes[at + i] = seen[i] ?? 0;
+    }
+    return bytes;
   }
 
   storeBytes(pa: Pa, bytes: Uint8Array): void {
-    this.#machine.memory.writeBytes(pa, bytes);
+    const stores = this.#stores;
+    if (stores === null) {
+      this.#machine.memory.writeBytes(pa, bytes);
+      return;
+    }
+    if (!this.#machine.memory.covers(pa, bytes.length)) throw new BusError(pa, `${bytes.length}-byte write`);
+    for (let unit = pa - (pa % 8n); unit < pa + BigInt(bytes.length); unit += 8n) {
+      let mask = 0n;
+      let value = 0n;
+      for (let i = 0; i < 8; i++) {
+        const byte = bytes[Number(unit - pa) + i];
+        if (byte === undefined) continue;
+        mask |= 0xffn << BigInt(8 * i);
+        value |= BigInt(byte) << BigInt(8 * i);
+      }
+      stores.store(highOf(unit), lowOf(unit), highOf(mask), lowOf(mask), highOf(value), lowOf(value));
+    }
+  }
+
+  get #empty(): boolean {
+    return this.#stores === null || this.#stores.size === 0;
   }
 
   loadPair(paHi: number, paLo: number): void {
-    const { memory } = this.#machine;
-    if (!memory.load64(paHi, paLo)) throw fault(paHi, paLo, '8-byte read');
-    this.pairHi = memory.hi;
-    this.pairLo = memory.lo;
+    const source = this.#stores ?? this.#machine.memory;
+    const found = this.#stores === null ? this.#machine.memory.load64(paHi, paLo) : this.#stores.load(paHi, paLo);
+    if (!found) throw fault(paHi, paLo, '8-byte read');
+    this.pairHi = source.hi;
+    this.pairLo = source.lo;
   }
 
   storePair(paHi: number, paLo: number, valueHi: number, valueLo: number): void {
-    if (!this.#machine.memory.store64(paHi, paLo, valueHi, valueLo)) throw fault(paHi, paLo, '8-byte write');
+    const target = this.#stores ?? this.#machine.memory;
+    if (!target.store64(paHi, paLo, valueHi, valueLo)) throw fault(paHi, paLo, '8-byte write');
   }
 
+  /** Ordered both ways, as the kernel's cmpxchg is: earlier stores are visible before it. */
   compareExchangePair(paHi: number, paLo: number, oldHi: number, oldLo: number, newHi: number, newLo: number): boolean {
+    this.#stores?.drain();
     const { memory } = this.#machine;
     const result = memory.compareExchange64(paHi, paLo, oldHi, oldLo, newHi, newLo);
     if (result === Exchange.Abort) throw fault(paHi, paLo, 'compare and exchange');
@@ -106,14 +163,17 @@ export class LocalBus implements Bus {
   }
 
   dmaWmb(): void {
+    this.#stores?.drain();
     this.#machine.conductor.moment();
   }
 
+  /** Loads are not reordered here; only time passes. */
   dmaRmb(): void {
     this.#machine.conductor.moment();
   }
 
   mb(): void {
+    this.#stores?.drain();
     this.#machine.conductor.moment();
   }
 
@@ -121,15 +181,28 @@ export class LocalBus implements Bus {
     this.#machine.conductor.poll();
   }
 
-  pciRead32(_bdf: number, _offset: number): number {
-    return ALL_ONES_32;
+  pciRead32(bdf: number, offset: number): number {
+    return this.#machine.pci.read32(bdf, offset);
   }
 
-  pciWrite32(_bdf: number, _offset: number, _value: number): void {}
+  pciWrite32(bdf: number, offset: number, value: number): void {
+    this.#machine.pci.write32(bdf, offset, value);
+  }
 
   onInterrupt(irq: number, edge: () => void): void {
     this.#machine.onInterrupt(irq, edge);
   }
+}
+
+/** Physical addresses have 56 bits; beyond them halves would wrap. */
+const inRange = (pa: Pa): boolean => pa >= 0n && pa >> 56n === 0n;
+const highOf = (value: bigint): number => Number(BigInt.asIntN(32, value >> 32n));
+const lowOf = (value: bigint): number => Number(BigInt.asIntN(32, value));
+
+function bytesOf(value: bigint, length: number): Uint8Array {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt.asUintN(64, value), true);
+  return bytes.subarray(0, length);
 }
 
 const fault = (hi: number, lo: number, access: string): BusError =>

@@ -1,5 +1,6 @@
 /** A machine: memory, SMMUs, endpoints, one address map, one schedule. */
 import { AddressMap } from './address-map.ts';
+import { AtsUnit } from './ats.ts';
 import type { Bus, DeviceNode, Firmware, Pa, SmmuNode } from './bus.ts';
 import type { EndpointPort } from './commands/context.ts';
 import type { SmmuConfig } from './config.ts';
@@ -8,6 +9,7 @@ import type { InterruptPort } from './interrupts.ts';
 import { LocalBus } from './local-bus.ts';
 import { Memory } from './memory.ts';
 import type { InterruptSource, Observer, Watch } from './observer.ts';
+import { PciBus, PciFunction, PciIommuCapabilities } from './pci.ts';
 import { linuxNesting, qemuVirt } from './presets.ts';
 import { FOOTPRINT } from './registers.ts';
 import { Conductor, Schedule, type ScheduleConfig } from './schedule.ts';
@@ -32,6 +34,10 @@ export interface EndpointSetup extends Omit<Partial<DeviceNode>, 'smmu'> {
   readonly streamIds: readonly number[];
   /** Name or number of its SMMU; default 0. */
   readonly smmu?: string | number;
+  /** Has ATS (and so an ATC). Needs `bdf`: software turns it on in configuration space. */
+  readonly ats?: boolean;
+  /** Has PRI. Needs `ats`. */
+  readonly pri?: boolean;
 }
 
 /** What {@link createMachine} builds. */
@@ -42,6 +48,9 @@ export interface MachineConfig {
   readonly schedule?: ScheduleConfig;
   readonly observer?: Observer;
 }
+
+/** Identification of the endpoints' PCI functions: QEMU's iommu-testdev. */
+const ENDPOINT_ID = { VendorID: 0x1b36, DeviceID: 0x0005 } as const;
 
 /** First interrupt of the SMMU in QEMU's virt machine: Event queue; PRI queue, CMD_SYNC and GERROR follow. */
 export const FIRST_IRQ = 74;
@@ -59,6 +68,8 @@ export class Machine {
   readonly firmware: Firmware;
   /** The CPU that host code is. */
   readonly bus: Bus;
+  readonly pci = new PciBus();
+  readonly #byStream = new Map<string, Endpoint>();
   readonly #handlers = new Map<number, (() => void)[]>();
   /** WFE wake-up events sent so far. */
   wakeUps = 0;
@@ -69,10 +80,11 @@ export class Machine {
     for (const { base, size, backing } of config.ram) this.memory.addRegion(base, size, backing);
     const nodes = config.smmus.map((setup, i) => smmuNode(setup, i));
     this.smmus = config.smmus.map((setup, i) => this.#addSmmu(setup, i, nodes, translation));
-    const devices = (config.endpoints ?? []).map((setup) => deviceNode(setup, nodes));
-    this.endpoints = devices.map((node) => this.#addEndpoint(node));
+    const setups = config.endpoints ?? [];
+    const devices = setups.map((setup) => deviceNode(setup, nodes));
+    this.endpoints = devices.map((node, i) => this.#addEndpoint(node, setups[i] ?? node));
     this.firmware = { ram: config.ram.map(({ base, size }) => ({ base, size })), smmus: nodes, devices };
-    this.bus = new LocalBus(this);
+    this.bus = new LocalBus(this, 'cpu0');
   }
 
   #addSmmu(
@@ -83,7 +95,7 @@ export class Machine {
   ): Smmu {
     const name = nodes[index]?.name ?? '';
     const interrupts = this.#interruptPort(setup.irqs ?? defaultIrqs(index));
-    const endpoints: EndpointPort = { atcInvalidate: () => 'unsupported', pageResponse: () => {} };
+    const endpoints = this.#endpointPort(name);
     const smmu = new Smmu(
       name,
       setup.config,
@@ -105,16 +117,44 @@ export class Machine {
     };
   }
 
-  #addEndpoint(node: DeviceNode): Endpoint {
-    return new Endpoint(node.streamIds, {
-      name: node.name,
-      smmu: this.smmu(node.smmu),
-      memory: this.memory,
-      watch: this.watch,
-      canStall: node.canStall,
-      transaction: new Transaction(),
-      moment: () => this.conductor.moment(),
-    });
+  /** A StreamID behind an SMMU belongs to at most one endpoint. */
+  #endpointPort(smmu: string): EndpointPort {
+    const find = (StreamID: number): Endpoint | undefined => this.#byStream.get(`${smmu} ${StreamID}`);
+    return {
+      atcInvalidate: (invalidation) => find(invalidation.StreamID)?.ats?.invalidate(invalidation) ?? 'unsupported',
+      pageResponse: (StreamID, SubstreamID, PRGIndex, code) =>
+        find(StreamID)?.ats?.respond(StreamID, SubstreamID, PRGIndex, code),
+    };
+  }
+
+  #addEndpoint(node: DeviceNode, setup: EndpointSetup): Endpoint {
+    const { name, canStall } = node;
+    const { watch, memory } = this;
+    const smmu = this.smmu(node.smmu);
+    const transaction = new Transaction();
+    const ats = this.#addFunction(node, setup, smmu, transaction);
+    const moment = (): void => this.conductor.moment();
+    const endpoint = new Endpoint(node.streamIds, { name, smmu, memory, watch, canStall, transaction, ats, moment });
+    for (const StreamID of node.streamIds) {
+      const key = `${node.smmu} ${StreamID}`;
+      if (this.#byStream.has(key)) throw new RangeError(`two endpoints behind ${node.smmu} have StreamID ${StreamID}`);
+      this.#byStream.set(key, endpoint);
+    }
+    return endpoint;
+  }
+
+  #addFunction(node: DeviceNode, setup: EndpointSetup, smmu: Smmu, transaction: Transaction): AtsUnit | null {
+    if (node.bdf === undefined) {
+      if (setup.ats === true) throw new RangeError(`endpoint ${node.name} has ATS and no bdf to turn it on with`);
+      return null;
+    }
+    const fn = new PciFunction(ENDPOINT_ID.VendorID, ENDPOINT_ID.DeviceID);
+    this.pci.add(node.bdf, fn);
+    const capabilities = { ats: setup.ats === true, pri: setup.pri === true, pasidBits: node.ssidBits };
+    let unit: AtsUnit | null = null;
+    const state = new PciIommuCapabilities(fn, capabilities, () => unit?.controlChanged());
+    if (capabilities.ats) unit = new AtsUnit(node.name, smmu, transaction, state, this.watch);
+    return unit;
   }
 
   /** An SMMU by name. @throws RangeError for an unknown one */
@@ -172,16 +212,11 @@ function smmuNode(setup: SmmuSetup, index: number): SmmuNode {
 }
 
 function deviceNode(setup: EndpointSetup, smmus: readonly SmmuNode[]): DeviceNode {
-  const smmu = typeof setup.smmu === 'string' ? setup.smmu : smmus[setup.smmu ?? 0]?.name;
-  if (smmu === undefined)
-    throw new RangeError(`endpoint ${setup.name} is behind SMMU ${setup.smmu}, which is not there`);
-  return {
-    ...setup,
-    smmu,
-    canWbs: setup.canWbs ?? false,
-    canStall: setup.canStall ?? false,
-    ssidBits: setup.ssidBits ?? 0,
-  };
+  const { ats: _, pri: __, smmu: behind = 0, ...node } = setup;
+  const smmu = typeof behind === 'string' ? behind : smmus[behind]?.name;
+  if (smmu === undefined) throw new RangeError(`endpoint ${setup.name} is behind SMMU ${behind}, which is not there`);
+  const { canWbs = false, canStall = false, ssidBits = 0 } = setup;
+  return { ...node, smmu, canWbs, canStall, ssidBits };
 }
 
 /** Builds a machine. @throws RangeError for overlapping ranges, unknown names, an endpoint without a StreamID */

@@ -44,17 +44,20 @@ export const qemuVirt: SmmuConfig = {
   },
 };
 
-/** What Linux needs for nested translation with vIOMMUs, PASIDs and stalling devices: v3.2, S2FWB, 48-bit addresses. */
+/** What Linux needs for nested translation with vIOMMUs, PASIDs, stalling devices, ATS and PRI: v3.2, S2FWB, 48-bit addresses. */
 export const linuxNesting: SmmuConfig = {
   IDR0: {
     ...qemuVirt.IDR0,
     Hyp: 1,
     MSI: 1,
+    ATS: 1,
+    PRI: 1,
+    ATSRECERR: 1,
     CD2L: 1,
     STALL_MODEL: 'STALL_TERMINATE',
     TERM_MODEL: 'ABORT_OR_RAZWI',
   },
-  IDR1: { SIDSIZE: 16, SSIDSIZE: 20, CMDQS: 19, EVENTQS: 19, ATTR_TYPES_OVR: 1 },
+  IDR1: { SIDSIZE: 16, SSIDSIZE: 20, CMDQS: 19, EVENTQS: 19, PRIQS: 19, ATTR_TYPES_OVR: 1 },
   IDR3: { HAD: 1, XNX: 1, FWB: 1, RIL: 1, BBML: 'LEVEL_2' },
   IDR5: { GRAN4K: 1, GRAN16K: 1, GRAN64K: 1, OAS: 'BITS_48', STALL_MAX: 16 },
   AIDR: { ArchMinorRev: 'V3_2' },

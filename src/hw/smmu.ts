@@ -10,14 +10,16 @@ import { checkedIds } from './config-check.ts';
 import { ControlRegisters } from './control-registers.ts';
 import { EventQueue } from './event-queue.ts';
 import { fillEvent } from './event-record.ts';
+import { C_BAD_STREAMID } from './faults.ts';
 import { GlobalErrors } from './gerror.ts';
 import { type InterruptPort, Interrupts } from './interrupts.ts';
 import type { Memory } from './memory.ts';
 import type { Watch } from './observer.ts';
+import { type PageRequest, PriQueue } from './pri-queue.ts';
 import { RegisterFile } from './registers.ts';
 import type { Agent } from './schedule.ts';
 import { type StallClient, Stalls } from './stall.ts';
-import { Outcome, type Transaction } from './transaction.ts';
+import { Outcome, Transaction } from './transaction.ts';
 import type { TranslationContext, TranslationUnit } from './translation-unit.ts';
 import type { VmidHolder } from './vmid.ts';
 import { commandsNaming, stesNaming } from './vmid-holders.ts';
@@ -45,12 +47,14 @@ export class Smmu implements CommandTarget {
   readonly eventQueue: EventQueue;
   readonly commandQueue: CommandQueue;
   readonly stalls: Stalls;
+  readonly priQueue: PriQueue;
   readonly caches: TranslationUnit;
   readonly endpoints: EndpointPort;
   /** Blocks beside the SMMU that may name VMIDs (VINTFs) add themselves here. */
   readonly holders: ((VMID: number) => VmidHolder[])[] = [];
   readonly #memory: Memory;
   readonly #watch: Watch;
+  readonly #scratch = new Transaction();
   readonly #record: Words = new Uint32Array(EVENT_BYTES / 4);
 
   constructor(
@@ -91,6 +95,13 @@ export class Smmu implements CommandTarget {
     );
     const limit = Math.min(caps.STALL_MAX === 0 ? Number.POSITIVE_INFINITY : caps.STALL_MAX, this.options.stags);
     this.stalls = new Stalls(name, this.eventQueue, limit, watch);
+    this.priQueue = new PriQueue(name, file, this.regs, this.errors, {
+      memory,
+      watch,
+      interrupt: () => this.signals.trigger('priq'),
+      respond: (sid, ssid, index, code) => this.endpoints.pageResponse(sid, ssid, index, code),
+      ppar: (sid) => this.#ppar(sid),
+    });
     this.commandQueue = new CommandQueue(name, file, this.regs, this.errors, memory, this, watch);
   }
 
@@ -130,6 +141,22 @@ export class Smmu implements CommandTarget {
       }
     }
     this.#watch.observer?.({ kind: 'translation', smmu: this.name, transaction: t });
+  }
+
+  /** A page request or Stop Marker from an endpoint (chapter 8). */
+  pageRequest(request: PageRequest): void {
+    this.priQueue.receive(request);
+  }
+
+  /** STE.PPAR, read for an automatic response; what is wrong with the STE is recorded if CR2.REC_CFG_ATS (8.1). */
+  #ppar(StreamID: number): boolean | null {
+    const t = this.#scratch;
+    const ppar = this.caches.ppar(StreamID, t);
+    if (ppar === null && this.regs.REC_CFG_ATS && (t.event !== C_BAD_STREAMID || this.regs.RECINVSID)) {
+      fillEvent(this.#record, t, null);
+      this.eventQueue.record(this.#record, false);
+    }
+    return ppar;
   }
 
   /** Who names a VMID now: STEs in memory, cached STEs, TLB and walk-cache entries, commands not yet consumed. */

@@ -1,12 +1,15 @@
 /** Translation as the rest of the SMMU sees it: one transaction at a time, and maintenance of what it caches. */
 
 import type { Caps } from '../../spec/caps.ts';
+import { slotValue } from '../../spec/layout.ts';
+import { STE } from '../../spec/ste.ts';
 import type { CacheMaintenance } from './commands/context.ts';
 import type { SmmuOptions } from './config.ts';
 import type { ControlRegisters } from './control-registers.ts';
+import { C_BAD_STE, C_BAD_STREAMID, F_STE_FETCH } from './faults.ts';
 import type { Memory } from './memory.ts';
 import type { Watch } from './observer.ts';
-import { type TlbInvalidation, Transaction } from './transaction.ts';
+import { Access, type TlbInvalidation, Transaction } from './transaction.ts';
 import { Translator } from './translate.ts';
 import type { VmidHolder } from './vmid.ts';
 
@@ -14,6 +17,8 @@ import type { VmidHolder } from './vmid.ts';
 export interface TranslationUnit extends CacheMaintenance {
   /** Fills in the transaction's outcome. */
   translate(t: Transaction): void;
+  /** STE.PPAR of a stream; null if its STE is not usable: the event stands in `t`. */
+  ppar(StreamID: number, t: Transaction): boolean | null;
   /** What in the caches names a VMID. */
   vmidHolders(VMID: number): VmidHolder[];
 }
@@ -33,6 +38,9 @@ export class NoTranslation implements TranslationUnit {
   translate(t: Transaction): void {
     t.reset();
   }
+  ppar(): boolean | null {
+    return null;
+  }
   vmidHolders(): VmidHolder[] {
     return [];
   }
@@ -46,6 +54,8 @@ export class NoTranslation implements TranslationUnit {
   prefetch(): void {}
 }
 
+const PPAR = STE.slot('PPAR');
+
 const hexId = (id: number): string => `0x${id.toString(16)}`;
 
 /** The real one: a {@link Translator}, its maintenance announced. */
@@ -58,7 +68,7 @@ export class Translation implements TranslationUnit {
   constructor({ name, caps, options, regs, memory, watch }: TranslationContext) {
     this.#name = name;
     this.#watch = watch;
-    this.translator = new Translator(memory, caps, regs, { tlb: options.tlb, configCache: options.configCache });
+    this.translator = new Translator(memory, caps, regs, options);
   }
 
   translate(t: Transaction): void {
@@ -113,6 +123,17 @@ export class Translation implements TranslationUnit {
     t.isSpeculative = true;
     this.translator.translate(t);
     this.#watch.observer?.({ kind: 'prefetch', smmu: this.#name, what: `stream ${hexId(StreamID)}` });
+  }
+
+  ppar(StreamID: number, t: Transaction): boolean | null {
+    t.access = Access.Untranslated;
+    t.StreamID = StreamID;
+    t.SSV = false;
+    t.isSpeculative = true;
+    this.translator.translate(t);
+    if (t.event === C_BAD_STREAMID || t.event === F_STE_FETCH || t.event === C_BAD_STE) return null;
+    const ste = this.translator.configCache.stream(StreamID)?.ste;
+    return ste !== undefined && slotValue(ste.words, PPAR) !== 0;
   }
 
   vmidHolders(VMID: number): VmidHolder[] {

@@ -29,10 +29,10 @@ describe('reset values [3.11, 6.3]', () => {
     expect(r.read(spec.GBPA) >>> 31).toBe(0);
   });
 
-  test('linuxNesting shows v3.2 with the identification values of the reference profile', () => {
+  test('linuxNesting shows v3.2: the reference profile with ATS, PRI, ATSRECERR and a PRI queue of 2^19', () => {
     const r = regsOf();
     const ids = [0x0, 0x4, 0xc, 0x14, 0x1c].map((offset) => r.machine.bus.readl(BASE + BigInt(offset)));
-    expect(ids).toEqual([0x084c321b, 0x0a730510, 0x1514, 0x00100075, 2]);
+    expect(ids).toEqual([0x08cd361b, 0x0a739d10, 0x1514, 0x00100075, 2]);
   });
 });
 
@@ -42,7 +42,7 @@ describe('access rules [6.2]', () => {
     r.machine.bus.writel(BASE, 0xffffffff);
     r.machine.bus.writel(BASE + 0x1f0n, 0xffffffff);
     r.machine.bus.writel(BASE + 0x8020n, 0xffffffff);
-    expect(r.machine.bus.readl(BASE)).toBe(0x084c321b);
+    expect(r.machine.bus.readl(BASE)).toBe(0x08cd361b);
     expect(r.machine.bus.readl(BASE + 0x1f0n)).toBe(0);
     expect(r.machine.bus.readl(BASE + 0x8020n)).toBe(0);
   });
@@ -159,7 +159,7 @@ describe('guards: a write while closed is ignored [6.3.11 to 6.3.29]', () => {
     expect([r.read(spec.CR2), r.read64(spec.STRTAB_BASE), r.read(spec.STRTAB_BASE_CFG)]).toEqual([0, 0n, 0]);
     r.write(spec.CR0, 0);
     r.write(spec.CR2, 0xf);
-    expect(r.read(spec.CR2)).toBe(spec.CR2.bit('RECINVSID', 'E2H'));
+    expect(r.read(spec.CR2)).toBe(spec.CR2.bit('RECINVSID', 'E2H', 'REC_CFG_ATS'));
   });
 
   test('CMDQEN closes CMDQ_BASE, CMDQ_CONS and CR1.QUEUE_*, not CMDQ_PROD', () => {

@@ -1,13 +1,24 @@
 /** Commands towards devices and stalled transactions (IHI 0070 4.5, 4.7.1, 4.7.2). */
-import { ATC_INV_SIZE_ALL, CMD_ATC_INV, CMD_PRI_RESP, CMD_RESUME, CMD_STALL_TERM } from '../../../spec/commands.ts';
+import {
+  ATC_INV_SIZE_ALL,
+  CMD_ATC_INV,
+  CMD_PRI_RESP,
+  CMD_RESUME,
+  CMD_STALL_TERM,
+  PRI_RESP,
+} from '../../../spec/commands.ts';
 import type { Words } from '../../../spec/layout.ts';
+import { PRG_RESPONSE } from '../../../spec/pri.ts';
 import type { CommandTarget, Execute } from './context.ts';
 
 const RETRY = CMD_RESUME.field('Ac').values?.RETRY;
 const ABORT = CMD_RESUME.field('Ab').values?.ABORT;
 const PAGE_SHIFT = CMD_ATC_INV.field('Address').address ?? 12;
-/** PRG response codes by CMD_PRI_RESP.Resp: failure, invalid, success (4.5.2, 8.1). */
-const RESPONSE_CODES = [0b1111, 0b0001, 0b0000] as const;
+/** What goes over the wire for each CMD_PRI_RESP.Resp (4.5.2, 8.1). */
+const RESPONSE_CODES: readonly (number | undefined)[] = Object.keys(PRG_RESPONSE).reduce<number[]>((codes, name) => {
+  codes[PRI_RESP[name as keyof typeof PRI_RESP]] = PRG_RESPONSE[name as keyof typeof PRG_RESPONSE];
+  return codes;
+}, []);
 
 /** SubstreamID of a command with SSV, -1 for none; undefined: the command has no effect (4.1.7, 4.5). */
 function substream(ssv: number, id: number, { caps, options }: CommandTarget): number | undefined {

@@ -47,7 +47,7 @@ export interface Executed {
 const executed: Executed = { error: 0, rule: '' };
 
 /** The rule that makes a command CERROR_ILL, '' for a legal one; with the options that leave the choice to hardware. */
-function illegal(words: Words, { caps, options }: CommandTarget): string {
+export function illegal(words: Words, { caps, options }: CommandTarget): string {
   const problem = firstCommandProblem(words, caps);
   if (problem !== undefined) return problem.rule;
   if (options.reservedCommandBits === 'ill' && reservedFieldsSet(words, caps).length > 0) return 'CMD-RESERVED';
