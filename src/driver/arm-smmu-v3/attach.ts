@@ -2,14 +2,14 @@
  * Attach in three parts: prepare, which may fail and then leaves nothing; the writes of CD and STE; commit, which
  * cannot fail (kernel: `arm_smmu_attach_prepare`, `arm_smmu_attach_commit`; linux-driver 6).
  */
-import { linuxSteSafe, linuxSteUsed, type Words } from '../../../spec/index.ts';
+import { linuxSteSafe, linuxSteUsed, STE, type Words } from '../../../spec/index.ts';
 import { KernelError } from '../kernel.ts';
 import { CommandBatch, issueAlone, issueWithSync } from './command-batch.ts';
 import { atcInvAll, cfgiSte, prefetchConfig, stallTerm } from './commands.ts';
 import { NestedDomain, PagingDomain, type SmmuDomain, SvaDomain, trackerOf } from './domains.ts';
 import { drainEvents } from './events.ts';
 import { type InvKey, isTag } from './invalidation.ts';
-import { disableAts, enableAts } from './pci-ats.ts';
+import { disableAts, enableAts } from './pci.ts';
 import type { Master, MasterDomain, Vmaster } from './smmu.ts';
 
 /** What is being attached to what. */
@@ -29,7 +29,6 @@ export interface AttachRequest {
 export interface AttachState extends AttachRequest {
   readonly ats: boolean;
   readonly record: MasterDomain | null;
-  readonly oldRecord: MasterDomain | undefined;
   readonly vmaster: Vmaster | null;
   /** ASID or VMID of the new attachment; 0: it has none. */
   readonly tag: number;
@@ -87,6 +86,18 @@ function wantsIopf(master: Master, domain: SmmuDomain): boolean {
   return true;
 }
 
+/** From the first attachment that wants page faults on, the device may report them (`arm_smmu_enable_iopf`). @throws KernelError ENODEV, ENOMEM */
+function enableIopf(master: Master): void {
+  if (master.iopfUsers === 0) master.smmu.iopf.addDevice(master.dev);
+  master.iopfUsers++;
+}
+
+/** `arm_smmu_disable_iopf`. */
+function disableIopf(master: Master): void {
+  master.iopfUsers--;
+  if (master.iopfUsers === 0) master.smmu.iopf.removeDevice(master.dev);
+}
+
 function prepare(request: AttachRequest): AttachState {
   const { master, domain, ssid } = request;
   const { smmu } = master;
@@ -106,7 +117,7 @@ function prepare(request: AttachRequest): AttachState {
       record = { domain, master, ssid, invs, usesIopf: wantsIopf(master, domain) };
       if (tracker instanceof PagingDomain && tracker.enforceCoherency && !master.node.canWbs)
         throw new KernelError('EINVAL', `${master.dev.name} can make non-coherent accesses`);
-      if (record.usesIopf) master.iopfUsers++;
+      if (record.usesIopf) enableIopf(master);
       tracker.devices.add(record);
       // From here the new domain invalidates for this device too.
       tracker.invs = merged;
@@ -119,7 +130,7 @@ function prepare(request: AttachRequest): AttachState {
     disableAts(master);
     if (!smmu.options.quirks.has('ats-off-after-ste')) atcInvMaster(master, 0);
   }
-  return { ...request, ats, record, oldRecord: master.records.get(ssid), vmaster, tag: tag?.id ?? 0 };
+  return { ...request, ats, record, vmaster, tag: tag?.id ?? 0 };
 }
 
 /** Everything a device caches, of a PASID or of requests without one (`arm_smmu_atc_inv_master`). False: timed out. */
@@ -131,6 +142,8 @@ export function atcInvMaster(master: Master, ssid: number): boolean {
 
 function installSte(master: Master, ste: Words): void {
   const { kernel, parts, strtab } = master.smmu;
+  master.cdTable.inSte = STE.num(ste, 'Config') === STE.fields.Config.values.S1_TRANS;
+  master.steAts = STE.num(ste, 'EATS') !== 0;
   for (const { sid } of master.streams) {
     parts.entryWriter.write(kernel, strtab.steOf(sid), ste, linuxSteUsed, linuxSteSafe, () =>
       issueWithSync(master.smmu, cfgiSte(sid, true)),
@@ -176,18 +189,20 @@ function endStalls(state: AttachState): void {
   master.stalls.clear();
 }
 
-/** The old domain no longer invalidates for this attachment; a tag that nobody uses is cleaned (`arm_smmu_install_old_domain_invs`). */
-function leaveOld(state: AttachState): void {
-  const { master, oldRecord, ssid } = state;
-  if (oldRecord !== undefined) master.records.delete(ssid);
-  if (state.record !== null) master.records.set(ssid, state.record);
-  if (oldRecord === undefined) return;
-  const tracker = trackerOf(oldRecord.domain);
-  if (tracker === null) return;
+/**
+ * The old attachment of a RID or PASID ends and `record` takes its place. The old domain no longer invalidates for it; a
+ * tag that nobody uses is cleaned (`arm_smmu_install_old_domain_invs`).
+ */
+export function leaveDomain(master: Master, ssid: number, record: MasterDomain | null): void {
+  const old = master.records.get(ssid);
+  master.records.delete(ssid);
+  if (record !== null) master.records.set(ssid, record);
+  const tracker = old === undefined ? null : trackerOf(old.domain);
+  if (old === undefined || tracker === null) return;
   const { invalidation, vmidPolicy } = master.smmu.parts;
-  tracker.devices.delete(oldRecord);
-  if (oldRecord.usesIopf) master.iopfUsers--;
-  const gone = invalidation.unref(tracker.invs, oldRecord.invs);
+  tracker.devices.delete(old);
+  if (old.usesIopf) disableIopf(master);
+  const gone = invalidation.unref(tracker.invs, old.invs);
   const tag = gone.find(isTag);
   if (tag !== undefined) invalidation.flushTag(tag);
   else {
@@ -204,7 +219,7 @@ function commit(state: AttachState): void {
   if (ssid === 0) commitVmaster(master, state.vmaster);
   endStalls(state);
   commitAts(state);
-  leaveOld(state);
+  leaveDomain(master, ssid, state.record);
   if (ssid === 0) master.current = state.domain;
 }
 

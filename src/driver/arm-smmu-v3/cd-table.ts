@@ -17,6 +17,8 @@ export class CdTable {
   readonly #ssidBits: number;
   readonly #twoLevel: boolean;
   #base: Pa | null = null;
+  /** An STE of the device names the table as its stage 1. */
+  inSte = false;
   readonly #leaves = new Map<number, Pa>();
   /** Valid CDs with a SubstreamID other than 0. */
   readonly #ssids = new Set<number>();

@@ -10,6 +10,7 @@ import type {
   IommuDomain,
   IommufdViommu,
   IommuOps,
+  MmStruct,
   PageFault,
   PageResponseCode,
   PagingFlags,
@@ -22,19 +23,23 @@ import { attachNested, attachPaging, attachStatic, masterOf } from './attach-dom
 import {
   dirtyOps,
   NestedDomain,
+  ours,
   PagingDomain,
   paging,
   pagingTableOps,
   type StaticDomain,
+  SvaDomain,
   stageFor,
 } from './domains.ts';
 import { pageResponse } from './events.ts';
 import { type DriverOptions, type DriverSettings, optionsOf } from './options.ts';
 import { type DriverParts, driverParts } from './parts.ts';
+import { clearPasid, setPasidDomain } from './pasid.ts';
 import { Quarantine, type Quarantined } from './quarantine.ts';
 import { disableSmmu, resetSmmu } from './reset.ts';
 import { registerAt, type Smmu, type SmmuImpl } from './smmu.ts';
 import { freeStructures, probeMaster, probeSmmu, releaseMaster } from './smmu-probe.ts';
+import { type AsidSource, allocSvaDomain, freeSvaDomain } from './sva.ts';
 import {
   allocDomainNested,
   allocNestedOnParent,
@@ -72,6 +77,7 @@ export class ArmSmmuDriver implements IommuOps {
   readonly #quarantine: Quarantine;
   readonly #asidLock: Lock;
   readonly #pagingOps: DomainOps;
+  readonly #svaOps: DomainOps;
   readonly #nestedOps: DomainOps;
   readonly #nestedDirectOps: DomainOps;
   readonly #viommuOps: ViommuOps;
@@ -91,7 +97,17 @@ export class ArmSmmuDriver implements IommuOps {
     this.#pagingOps = {
       ...pagingTableOps,
       attachDev: (domain, dev) => attachPaging(this.#asidLock, masterOf(dev), paging(domain)),
+      setDevPasid: (domain, dev, pasid, old) => this.#setPasid(domain, dev, pasid, old),
       free: (domain) => this.#freePaging(paging(domain)),
+    };
+    this.#svaOps = {
+      attachDev: () => {
+        throw new KernelError('EINVAL', 'an SVA domain is attached to a PASID only');
+      },
+      setDevPasid: (domain, dev, pasid, old) => this.#setPasid(domain, dev, pasid, old),
+      free: (domain) => {
+        if (domain instanceof SvaDomain) freeSvaDomain(domain, this.#asids);
+      },
     };
     this.#nestedOps = {
       attachDev: (domain, dev) => attachNested(this.#asidLock, masterOf(dev), nestedOf(domain)),
@@ -188,6 +204,7 @@ export class ArmSmmuDriver implements IommuOps {
       iopfHandler: null,
       ops: {
         attachDev: (_domain, dev) => attachStatic(this.#asidLock, masterOf(dev), domain),
+        ...(kind === 'blocked' ? { setDevPasid: (_domain, dev, pasid) => this.#clearPasid(dev, pasid) } : {}),
         free: () => {},
       },
     };
@@ -249,6 +266,31 @@ export class ArmSmmuDriver implements IommuOps {
     return domain;
   }
 
+  domainAllocSva(dev: Device, mm: MmStruct): IommuDomain {
+    return allocSvaDomain(masterOf(dev).smmu, mm, this.#asids, this.#svaOps, this);
+  }
+
+  #setPasid(domain: IommuDomain, dev: Device, pasid: number, old: IommuDomain | null): void {
+    setPasidDomain(this.#asidLock, masterOf(dev), ours(domain), pasid, old === null ? null : ours(old));
+  }
+
+  #clearPasid(dev: Device, pasid: number): void {
+    const master = masterOf(dev);
+    clearPasid(this.#asidLock, master, pasid, () => {
+      const domain = master.current?.kind === 'identity' ? this.identityDomain : this.blockedDomain;
+      attachStatic(this.#asidLock, master, domain);
+    });
+  }
+
+  readonly #asids: AsidSource = {
+    alloc: (smmu) => this.#allocAsid(smmu),
+    free: (smmu, asid) => this.#freeAsid([smmu], asid),
+  };
+
+  #freeAsid(smmus: readonly Smmu[], asid: number): void {
+    this.#quarantine.retire(smmus, `ASID ${asid}`, () => this.parts.asids.free(asid));
+  }
+
   #allocAsid(smmu: Smmu): number {
     return this.kernel.withLock(this.#asidLock, () => {
       const asid = this.parts.asids.alloc();
@@ -264,7 +306,7 @@ export class ArmSmmuDriver implements IommuOps {
     this.parts.vmidPolicy.s2Free(domain);
     const { asid } = domain;
     domain.asid = 0;
-    if (asid !== 0) this.#quarantine.retire(domain.smmus, `ASID ${asid}`, () => this.parts.asids.free(asid));
+    if (asid !== 0) this.#freeAsid(domain.smmus, asid);
   }
 
   domainAllocNested(dev: Device, parent: IommuDomain, flags: PagingFlags, userData: UserData): IommuDomain {

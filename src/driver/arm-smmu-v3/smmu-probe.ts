@@ -13,6 +13,7 @@ import {
 } from '../../../spec/index.ts';
 import type { Pa, SmmuNode } from '../../hw/bus.ts';
 import { VmidAllocator } from '../../hw/vmid.ts';
+import { IopfQueue } from '../iommu/io-pgfault.ts';
 import type { Device, IommuDevice } from '../iommu/ops.ts';
 import { type Kernel, KernelError } from '../kernel.ts';
 import { CD_LEAF_LOG2, CdTable } from './cd-table.ts';
@@ -21,7 +22,7 @@ import { HardwareQueue } from './event-queue.ts';
 import { drainEvents, drainPageRequests, handleGlobalErrors } from './events.ts';
 import type { DriverOptions } from './options.ts';
 import type { DriverParts } from './parts.ts';
-import { findAts } from './pci-ats.ts';
+import { findCapability, setPasid } from './pci.ts';
 import { probeFeatures } from './probe.ts';
 import type { Quarantine } from './quarantine.ts';
 import { disableSmmu, resetSmmu } from './reset.ts';
@@ -72,6 +73,7 @@ class SmmuInstance implements Smmu {
   enabled = false;
   readonly streams = new Map<number, Stream>();
   readonly streamsLock: Smmu['streamsLock'];
+  readonly iopf: IopfQueue;
 
   constructor(context: SmmuContext, node: SmmuNode, index: number, device: IommuDevice, impl: SmmuImpl | null) {
     this.name = node.name;
@@ -85,6 +87,7 @@ class SmmuInstance implements Smmu {
     this.device = device;
     this.impl = impl;
     this.streamsLock = context.kernel.lock(`${node.name}:streams`);
+    this.iopf = new IopfQueue(context.kernel, node.name);
     this.features = probeFeatures(context.kernel, node, context.options);
     this.vmids = new VmidAllocator(2 ** this.features.vmidBits - 1);
     const made: { what: string; pa: Pa }[] = [];
@@ -202,7 +205,7 @@ export function probeMaster(smmu: Smmu, dev: Device): Master {
   }
   const wanted = Math.min(features.ssidBits, node.ssidBits);
   const ssidBits = features.twoLevelCd ? wanted : Math.min(wanted, CD_LEAF_LOG2);
-  const atsOffset = features.ats ? findAts(kernel, node) : undefined;
+  const atsOffset = features.ats ? findCapability(kernel, node, 'ATS') : undefined;
   const streams: Stream[] = [];
   const master: Master = {
     smmu,
@@ -215,6 +218,7 @@ export function probeMaster(smmu: Smmu, dev: Device): Master {
     atsSupported: atsOffset !== undefined,
     atsOffset,
     atsEnabled: false,
+    steAts: false,
     vmaster: null,
     current: null,
     records: new Map(),
@@ -227,6 +231,7 @@ export function probeMaster(smmu: Smmu, dev: Device): Master {
     for (const stream of streams) smmu.streams.set(stream.sid, stream);
   });
   dev.maxPasids = ssidBits === 0 ? 0 : Math.min(dev.maxPasids, 2 ** ssidBits);
+  if (ssidBits > 0) setPasid(master, true);
   return master;
 }
 
@@ -236,5 +241,6 @@ export function releaseMaster(master: Master): void {
   smmu.kernel.withLock(smmu.streamsLock, () => {
     for (const { sid } of master.streams) smmu.streams.delete(sid);
   });
+  if (master.ssidBits > 0) setPasid(master, false);
   master.cdTable.free();
 }

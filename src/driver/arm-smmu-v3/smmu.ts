@@ -2,6 +2,7 @@
 import { PAGE1, type Words } from '../../../spec/index.ts';
 import type { DeviceNode, Pa, SmmuNode } from '../../hw/bus.ts';
 import type { VmidAllocator } from '../../hw/vmid.ts';
+import type { IopfQueue } from '../iommu/io-pgfault.ts';
 import type { Device, IommuDevice, IommufdViommu, UserData } from '../iommu/ops.ts';
 import type { Kernel, Lock } from '../kernel.ts';
 import type { CdTable } from './cd-table.ts';
@@ -62,6 +63,8 @@ export interface Smmu {
   priq: HardwareQueue | null;
   strtab: StreamTable;
   impl: SmmuImpl | null;
+  /** Where devices report page faults. */
+  readonly iopf: IopfQueue;
   /** SMMUEN is on: structures are reachable. */
   enabled: boolean;
   readonly streams: Map<number, Stream>;
@@ -106,6 +109,8 @@ export interface Master {
   /** Where the ATS capability lies in configuration space. */
   readonly atsOffset: number | undefined;
   atsEnabled: boolean;
+  /** EATS of the STE as written last. */
+  steAts: boolean;
   vmaster: Vmaster | null;
   /** The domain of the RID; null before the first attach. */
   current: SmmuDomain | null;
