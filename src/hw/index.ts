@@ -3,7 +3,9 @@ export * from './bus.ts';
 export * from './config.ts';
 export { Dma, type DmaOptions, type DmaResult } from './dma.ts';
 export { Endpoint, MAX_DMA } from './endpoint.ts';
+export { GRACE, type GraceOptions, grace } from './grace.ts';
 export {
+  type CmdqvSetup,
   createMachine,
   type EndpointSetup,
   FIRST_IRQ,
@@ -20,5 +22,6 @@ export type * from './observer.ts';
 export * from './presets.ts';
 export { type Choice, Schedule, type ScheduleConfig, ScheduleError, type ScheduleMode } from './schedule.ts';
 export { Smmu } from './smmu.ts';
+export * from './tegra241/index.ts';
 export * from './transaction.ts';
 export { VMID_MIN, VmidAllocator, VmidError, type VmidErrorCode, type VmidHolder, vmidMax } from './vmid.ts';

@@ -14,6 +14,8 @@ import { linuxNesting, qemuVirt } from './presets.ts';
 import { FOOTPRINT } from './registers.ts';
 import { Conductor, Schedule, type ScheduleConfig } from './schedule.ts';
 import { Smmu } from './smmu.ts';
+import { Cmdqv } from './tegra241/cmdqv.ts';
+import { type CmdqvConfig, HOST_PARAM } from './tegra241/config.ts';
 import { Transaction } from './transaction.ts';
 import { makeTranslation, type TranslationContext, type TranslationUnit } from './translation-unit.ts';
 
@@ -26,6 +28,18 @@ export interface SmmuSetup {
   readonly name?: string;
   /** Interrupt numbers of the wires; default: {@link FIRST_IRQ} and up. */
   readonly irqs?: { readonly eventq: number; readonly priq: number; readonly gerror: number; readonly cmdsync: number };
+  /** The Tegra241 CMDQV beside it. */
+  readonly cmdqv?: CmdqvSetup;
+}
+
+/** A Tegra241 CMDQV of a machine. */
+export interface CmdqvSetup {
+  /** 64 KiB aligned. */
+  readonly base: Pa;
+  /** Default: the fifth interrupt of its SMMU's. */
+  readonly irq?: number;
+  /** Default: {@link HOST_PARAM}. */
+  readonly config?: CmdqvConfig;
 }
 
 /** A device of a machine. What is left out is what a plain PCI function has. */
@@ -64,6 +78,8 @@ export class Machine {
   readonly watch: Watch;
   readonly conductor: Conductor;
   readonly smmus: readonly Smmu[];
+  /** By the name of the SMMU beside it. */
+  readonly cmdqvs = new Map<string, Cmdqv>();
   readonly endpoints: readonly Endpoint[];
   readonly firmware: Firmware;
   /** The CPU that host code is. */
@@ -104,7 +120,25 @@ export class Machine {
     );
     this.map.add(setup.base, BigInt(FOOTPRINT), smmu);
     this.conductor.add(...smmu.agents);
+    if (setup.cmdqv !== undefined) this.#addCmdqv(smmu, setup.cmdqv, setup.cmdqv.irq ?? defaultIrqs(index).cmdqv);
     return smmu;
+  }
+
+  #addCmdqv(smmu: Smmu, { base, config = { param: HOST_PARAM } }: CmdqvSetup, irq: number): void {
+    const { memory, watch, conductor } = this;
+    const cmdqv = new Cmdqv(smmu.name, config, {
+      memory,
+      watch,
+      target: smmu,
+      commandQueue: smmu.commandQueue,
+      edge: () => this.raise(irq),
+      choose: (agent, kind, n) => conductor.schedule.choose(agent, kind, n),
+    });
+    this.cmdqvs.set(smmu.name, cmdqv);
+    this.map.add(base, BigInt(cmdqv.footprint), cmdqv);
+    conductor.add(...cmdqv.agents);
+    smmu.holders.push((VMID) => cmdqv.holders(VMID));
+    smmu.syncs.push((stream) => cmdqv.synced(stream));
   }
 
   #interruptPort(irqs: Record<InterruptSource, number>): InterruptPort {
@@ -165,6 +199,13 @@ export class Machine {
     return smmu;
   }
 
+  /** The CMDQV beside an SMMU. @throws RangeError if there is none */
+  cmdqv(smmu: string): Cmdqv {
+    const cmdqv = this.cmdqvs.get(smmu);
+    if (cmdqv === undefined) throw new RangeError(`no CMDQV beside ${smmu}`);
+    return cmdqv;
+  }
+
   /** An endpoint by name. @throws RangeError for an unknown one */
   endpoint(name: string): Endpoint {
     const endpoint = this.endpoints.find((one) => one.name === name);
@@ -196,9 +237,9 @@ export class Machine {
   }
 }
 
-function defaultIrqs(index: number): { eventq: number; priq: number; cmdsync: number; gerror: number } {
+function defaultIrqs(index: number): Record<'eventq' | 'priq' | 'cmdsync' | 'gerror' | 'cmdqv', number> {
   const first = FIRST_IRQ + index * IRQS_EACH;
-  return { eventq: first, priq: first + 1, cmdsync: first + 2, gerror: first + 3 };
+  return { eventq: first, priq: first + 1, cmdsync: first + 2, gerror: first + 3, cmdqv: first + 4 };
 }
 
 function smmuNode(setup: SmmuSetup, index: number): SmmuNode {
@@ -208,6 +249,9 @@ function smmuNode(setup: SmmuSetup, index: number): SmmuNode {
     base: setup.base,
     coherent: setup.config.IDR0.COHACC === 1 || setup.config.IDR0.COHACC === 1n,
     irqs: { eventq, priq, gerror },
+    ...(setup.cmdqv === undefined
+      ? {}
+      : { cmdqv: { base: setup.cmdqv.base, irq: setup.cmdqv.irq ?? defaultIrqs(index).cmdqv } }),
   };
 }
 
@@ -238,7 +282,8 @@ export interface VirtOptions {
   readonly observer?: Observer;
 }
 
-const pciFunction = (bus: number, device: number, fn: number): EndpointSetup => {
+/** A plain PCI function; its StreamID is its bus, device and function number. */
+export const pciFunction = (bus: number, device: number, fn: number): EndpointSetup => {
   const bdf = (bus << 8) | (device << 3) | fn;
   const hex = (value: number): string => value.toString(16).padStart(2, '0');
   return { name: `0000:${hex(bus)}:${hex(device)}.${fn}`, streamIds: [bdf], bdf };

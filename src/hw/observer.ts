@@ -27,7 +27,10 @@ export interface CommandAct {
   readonly queue: string;
   /** Index and wrap bit as in CONS. */
   readonly index: number;
+  /** As executed. */
   readonly words: Words;
+  /** As the queue held it, where hardware may have replaced operands (a VCMDQ of a VM). */
+  readonly fetched?: Words;
   readonly error: number;
   /** The legality rule that a CERROR_ILL broke, else ''. */
   readonly rule: string;
@@ -74,7 +77,7 @@ export type InterruptSource = 'eventq' | 'priq' | 'gerror' | 'cmdsync';
 export interface InterruptAct {
   readonly kind: 'interrupt';
   readonly smmu: string;
-  readonly source: InterruptSource;
+  readonly source: InterruptSource | 'cmdqv';
   readonly how: 'wired' | 'msi' | 'event';
   readonly addrHi: number;
   readonly addrLo: number;
@@ -134,6 +137,46 @@ export interface AtsAct {
   readonly SubstreamID: number;
 }
 
+/** An access to a Tegra241 CMDQV; the offset is from its own base. `ignored` as in {@link RegisterAccess}. */
+export interface CmdqvAccess extends Omit<RegisterAccess, 'kind'> {
+  readonly kind: 'cmdqv-read' | 'cmdqv-write';
+}
+
+/** A VINTF was enabled or disabled; VMID and HYP_OWN as in force. */
+export interface VintfAct {
+  readonly kind: 'vintf';
+  readonly smmu: string;
+  readonly vintf: number;
+  readonly enabled: boolean;
+  readonly VMID: number;
+  readonly HYP_OWN: boolean;
+}
+
+/** A VCMDQ was mapped to a VINTF, began to consume, and so on; `vintf` is -1 if it is mapped to none. */
+export interface VcmdqAct {
+  readonly kind: 'vcmdq';
+  readonly smmu: string;
+  readonly vcmdq: number;
+  readonly vintf: number;
+  readonly lvcmdq: number;
+  readonly act: 'mapped' | 'unmapped' | 'enabled' | 'disabled';
+}
+
+/** Software did what a CMDQV does not allow. `rule`: CMDQV-n where the rule has a number, else CMDQV-name. */
+export interface CmdqvViolation {
+  readonly kind: 'cmdqv-violation';
+  readonly smmu: string;
+  readonly rule: string;
+  readonly what: string;
+}
+
+/** An access met a slot that no VCMDQ is mapped to. Allowed; on record. */
+export interface CmdqvUnmapped {
+  readonly kind: 'cmdqv-unmapped';
+  readonly smmu: string;
+  readonly what: string;
+}
+
 /** Everything that hardware announces. Later blocks add their own kinds. */
 export type Announcement =
   | RegisterAccess
@@ -148,7 +191,12 @@ export type Announcement =
   | UpdateAct
   | SpeculativeAct
   | DmaAct
-  | AtsAct;
+  | AtsAct
+  | CmdqvAccess
+  | VintfAct
+  | VcmdqAct
+  | CmdqvViolation
+  | CmdqvUnmapped;
 
 /** Listens to a machine. Must not call back into the hardware. */
 export type Observer = (act: Announcement) => void;

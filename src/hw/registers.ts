@@ -41,7 +41,7 @@ export class Cell {
 const PA_TOP_BIT = 55;
 
 /** Bits of a register that software can write: defined, present, and for physical addresses below OAS. */
-function writableBits(register: Register, caps: Caps): [lo: number, hi: number] {
+export function writableBits(register: Register, caps: Caps): [lo: number, hi: number] {
   if (register.access === 'RO') return [0, 0];
   const masks: [number, number] = [0, 0];
   for (const name of register.names) {

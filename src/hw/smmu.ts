@@ -4,7 +4,7 @@ import { EVENT_BYTES } from '../../spec/events.ts';
 import type { Words } from '../../spec/layout.ts';
 import { GERROR } from '../../spec/registers.ts';
 import { CommandQueue } from './command-queue.ts';
-import type { CommandTarget, EndpointPort } from './commands/context.ts';
+import type { CommandStream, CommandTarget, EndpointPort } from './commands/context.ts';
 import { DEFAULT_OPTIONS, ID_REGISTERS, type IdRegisters, type SmmuConfig, type SmmuOptions } from './config.ts';
 import { checkedIds } from './config-check.ts';
 import { ControlRegisters } from './control-registers.ts';
@@ -52,6 +52,8 @@ export class Smmu implements CommandTarget {
   readonly endpoints: EndpointPort;
   /** Blocks beside the SMMU that may name VMIDs (VINTFs) add themselves here. */
   readonly holders: ((VMID: number) => VmidHolder[])[] = [];
+  /** They are told here of each CMD_SYNC, with the queue that it came from. */
+  readonly syncs: ((stream: CommandStream) => void)[] = [];
   readonly #memory: Memory;
   readonly #watch: Watch;
   readonly #scratch = new Transaction();
@@ -170,7 +172,9 @@ export class Smmu implements CommandTarget {
   }
 
   /** Everything a CMD_SYNC waits for is done when it is consumed: nothing here is delayed. */
-  settle(): void {}
+  settle(stream: CommandStream): void {
+    for (const told of this.syncs) told(stream);
+  }
 
   #updated(field: string, after: number): void {
     if (field === 'SMMUEN' && after === 0) this.stalls.terminateAll();
