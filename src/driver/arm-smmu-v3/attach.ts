@@ -10,7 +10,7 @@ import { NestedDomain, PagingDomain, type SmmuDomain, SvaDomain, trackerOf } fro
 import { drainEvents } from './events.ts';
 import { type InvKey, isTag } from './invalidation.ts';
 import { disableAts, enableAts } from './pci.ts';
-import type { Master, MasterDomain, Vmaster } from './smmu.ts';
+import { type Master, type MasterDomain, onTimeout, type Vmaster } from './smmu.ts';
 
 /** What is being attached to what. */
 export interface AttachRequest {
@@ -119,6 +119,7 @@ function prepare(request: AttachRequest): AttachState {
         throw new KernelError('EINVAL', `${master.dev.name} can make non-coherent accesses`);
       if (record.usesIopf) enableIopf(master);
       tracker.devices.add(record);
+      if (tracker instanceof PagingDomain) tracker.usedOn.add(smmu);
       // From here the new domain invalidates for this device too.
       tracker.invs = merged;
     }
@@ -145,7 +146,8 @@ function installSte(master: Master, ste: Words): void {
   master.cdTable.inSte = STE.num(ste, 'Config') === STE.fields.Config.values.S1_TRANS;
   master.steAts = STE.num(ste, 'EATS') !== 0;
   for (const { sid } of master.streams) {
-    parts.entryWriter.write(kernel, strtab.steOf(sid), ste, linuxSteUsed, linuxSteSafe, () =>
+    const rules = { used: linuxSteUsed, safe: linuxSteSafe, onTimeout: onTimeout(master.smmu) } as const;
+    parts.entryWriter.write(kernel, strtab.steOf(sid), ste, rules, () =>
       issueWithSync(master.smmu, cfgiSte(sid, true)),
     );
     issueAlone(master.smmu, prefetchConfig(sid));

@@ -3,7 +3,7 @@ import { CD, L1CD, linuxCdUsed, toQwords, type Words } from '../../../spec/index
 import type { Pa } from '../../hw/bus.ts';
 import { CommandBatch } from './command-batch.ts';
 import { cfgiCd } from './commands.ts';
-import type { Master } from './smmu.ts';
+import { type Master, onTimeout } from './smmu.ts';
 
 /** log2 of the CDs of a 64 KiB leaf, and of the largest linear table without IDR0.CD2L (`CTXDESC_L2_ENTRIES`). */
 export const CD_LEAF_LOG2 = 10;
@@ -64,9 +64,8 @@ export class CdTable {
   alloc(ssid: number): void {
     const { kernel } = this.#master().smmu;
     if (this.#base === null) {
+      // The CD's own invalidation is complete, and with it these zeros, before an STE names the table.
       this.#base = kernel.allocPages('cd-table', this.#rootBytes);
-      // Zeros before an STE that names the table.
-      kernel.dmaWmb('cd-table');
     }
     const index = ssid >>> CD_LEAF_LOG2;
     if (!this.#twoLevel || this.#leaves.has(index)) return;
@@ -96,7 +95,8 @@ export class CdTable {
       if (CD.get(cd, 'V') === 1n) this.#ssids.add(ssid);
       else this.#ssids.delete(ssid);
     }
-    return parts.entryWriter.write(kernel, at, cd, linuxCdUsed, NOTHING_SAFE, () => this.#sync(ssid, true));
+    const rules = { used: linuxCdUsed, safe: NOTHING_SAFE, onTimeout: onTimeout(this.#master().smmu) } as const;
+    return parts.entryWriter.write(kernel, at, cd, rules, () => this.#sync(ssid, true));
   }
 
   /** Makes a CD invalid, if it exists (`arm_smmu_clear_cd`). */

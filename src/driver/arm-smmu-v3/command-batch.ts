@@ -1,9 +1,31 @@
-import type { Words } from '../../../spec/index.ts';
+import { CMD_ATC_INV, opcodeOf, type Words } from '../../../spec/index.ts';
 import type { CommandSink } from './command-queue.ts';
 import type { Smmu } from './smmu.ts';
 
 /** Commands held back before they are published (`CMDQ_BATCH_ENTRIES`). */
 export const BATCH_ENTRIES = 64;
+
+/**
+ * Issues a list and finds out which devices never answered a CMD_ATC_INV of it (`arm_smmu_cmdq_issue_cmdlist`).
+ * @param asked StreamIDs of earlier CMD_ATC_INVs that the CMD_SYNC of this list also waits for
+ */
+export function issueList(
+  smmu: Smmu,
+  queue: CommandSink,
+  commands: readonly Words[],
+  sync: boolean,
+  asked: readonly number[] = [],
+): boolean {
+  const before = queue.atcTimeouts;
+  const done = smmu.parts.commandQueue.issue(queue, commands, sync);
+  if (queue.atcTimeouts !== before) smmu.atcTimedOut([...asked, ...atcStreams(commands)]);
+  return done;
+}
+
+const atcStreams = (commands: readonly Words[]): number[] =>
+  commands
+    .filter((command) => opcodeOf(command) === CMD_ATC_INV.opcode)
+    .map((command) => CMD_ATC_INV.num(command, 'StreamID'));
 
 /**
  * Gathers commands for one queue (`struct arm_smmu_cmdq_batch`). A full batch is published without a CMD_SYNC; the
@@ -13,6 +35,8 @@ export class CommandBatch {
   readonly #smmu: Smmu;
   #queue: CommandSink | null = null;
   #commands: Words[] = [];
+  /** Streams of CMD_ATC_INVs published without a CMD_SYNC yet. */
+  #asked: number[] = [];
   #completed = true;
 
   constructor(smmu: Smmu) {
@@ -40,10 +64,13 @@ export class CommandBatch {
 
   #flush(sync: boolean): void {
     const queue = this.#queue ?? this.#smmu.cmdq;
-    const done = this.#smmu.parts.commandQueue.issue(queue, this.#commands, sync);
-    this.#completed = this.#completed && done;
+    const commands = this.#commands;
     this.#commands = [];
-    this.#queue = null;
+    // Without a CMD_SYNC the queue stays the same: the one that comes waits for these commands too.
+    if (sync) this.#queue = null;
+    const done = issueList(this.#smmu, queue, commands, sync, this.#asked);
+    this.#asked = sync ? [] : [...this.#asked, ...atcStreams(commands)];
+    this.#completed = this.#completed && done;
   }
 }
 
@@ -56,5 +83,5 @@ export function issueWithSync(smmu: Smmu, ...commands: readonly Words[]): boolea
 
 /** One command without CMD_SYNC (`arm_smmu_cmdq_issue_cmd`). */
 export function issueAlone(smmu: Smmu, command: Words): void {
-  smmu.parts.commandQueue.issue(smmu.queueFor(command), [command], false);
+  issueList(smmu, smmu.queueFor(command), [command], false);
 }

@@ -238,7 +238,6 @@ export class CommandQueue implements CommandSink {
       ...SYNC_ATTRIBUTES,
     });
     for (const [i, qword] of toQwords(sync).entries()) bus.store64(slot + BigInt(8 * i), qword);
-    this.#kernel.dmaWmb('cmdq:skip');
   }
 }
 

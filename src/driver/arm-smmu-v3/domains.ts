@@ -70,6 +70,8 @@ export class PagingDomain implements TrackingDomain {
   asid = 0;
   /** Stage 2 in policy at-domain-alloc; 0 in the others. */
   vmid = 0;
+  /** SMMUs on which it was ever attached, and the one it was made for. */
+  readonly usedOn = new Set<Smmu>();
   /** Stage 2: vIOMMUs that live on it, by SMMU. */
   readonly vsmmus = new Map<Smmu, number>();
   /** Stage 2 in policy external: the virtual machine it belongs to. */
@@ -79,6 +81,7 @@ export class PagingDomain implements TrackingDomain {
 
   constructor(smmu: Smmu, ops: DomainOps, owner: IommuOps, kind: 's1' | 's2', flags: PagingFlags, dirtyOps: DirtyOps) {
     this.smmu = smmu;
+    this.usedOn.add(smmu);
     this.ops = ops;
     this.owner = owner;
     this.kind = kind;
@@ -96,9 +99,9 @@ export class PagingDomain implements TrackingDomain {
     if (config.dirty) this.dirtyOps = dirtyOps;
   }
 
-  /** SMMUs whose hardware may use the table. */
+  /** SMMUs whose hardware may have used the table. */
   get smmus(): Smmu[] {
-    return [...new Set([this.smmu, ...this.invs.map((inv) => inv.smmu)])];
+    return [...this.usedOn];
   }
 
   /** Invalidates a range on every SMMU and device (`arm_smmu_domain_inv_range`). False: timed out. */
@@ -235,6 +238,10 @@ export const pagingTableOps = {
   },
   flushIotlbAll: (domain: IommuDomain): void => {
     paging(domain).invRange({ iova: 0n, size: 0n, granule: 0n, leaf: false });
+  },
+  retire: (domain: IommuDomain, what: string, release: () => void): void => {
+    const { smmu, smmus } = paging(domain);
+    smmu.quarantine.retire(smmus, what, release);
   },
   iovaToPhys: (domain: IommuDomain, iova: bigint): Pa | undefined => paging(domain).table.iovaToPhys(iova),
   enforceCacheCoherency: (domain: IommuDomain): boolean => enforceCoherency(paging(domain)),

@@ -322,8 +322,7 @@ export class ArmSmmuDriver implements IommuOps {
       domain.parent.vmid !== 0
         ? [{ smmu: domain.parent.smmu, vmid: domain.parent.vmid }]
         : tags.map(({ smmu, id }) => ({ smmu, vmid: id }));
-    // Not attached anywhere: nothing is cached, but a command that is not allowed is still refused.
-    const [first = { smmu: domain.parent.smmu, vmid: 0 }, ...rest] = targets;
+    const [first = { smmu: domain.parent.smmu, vmid: undefined }, ...rest] = targets;
     for (const target of [first, ...rest]) {
       array.entryNum = given;
       cacheInvalidate({ ...target, sidOf: () => undefined }, array);

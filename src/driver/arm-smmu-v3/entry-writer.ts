@@ -126,27 +126,53 @@ export function storeEntry(kernel: Kernel, pa: Pa, entry: Words): void {
   for (const [qword, value] of toQwords(entry).entries()) kernel.bus.store64(pa + BigInt(8 * qword), value);
 }
 
+/** What to do when the sync between two steps times out: go on as Linux does, or try once more and then give up. */
+export type OnTimeout = 'continue' | 'invalidate';
+
 /**
  * Carries a plan out: each step's stores in ascending order, then `sync`, which invalidates the entry and waits.
- * @returns false if a sync timed out; the remaining steps are still made, as in the kernel
+ *
+ * Without a completed invalidation the next step could be seen together with what came before the last one. So
+ * 'invalidate' tries the sync once more, and if that fails too leaves the entry invalid.
+ * @returns false if the invalidation of what now stands in memory is not complete
  */
-export function executeEntryPlan(kernel: Kernel, pa: Pa, plan: EntryPlan, sync: () => boolean): boolean {
+export function executeEntryPlan(
+  kernel: Kernel,
+  pa: Pa,
+  plan: EntryPlan,
+  sync: () => boolean,
+  onTimeout: OnTimeout = 'continue',
+): boolean {
   let done = true;
-  for (const step of plan.steps) {
+  for (const [i, step] of plan.steps.entries()) {
     for (const { qword, value } of step.writes) kernel.bus.store64(pa + BigInt(8 * qword), value);
-    if (!sync()) done = false;
+    done = sync();
+    const last = i === plan.steps.length - 1;
+    if (done || last || onTimeout === 'continue' || sync()) continue;
+    kernel.bus.store64(pa, 0n);
+    sync();
+    return false;
   }
   return done;
+}
+
+/** What the writer has to know of a kind of entry. */
+export interface EntryRules {
+  readonly used: UsedBits;
+  readonly safe: SafeBits;
+  readonly onTimeout: OnTimeout;
 }
 
 /** Writes entries; the part that a test or the bug zoo wraps. */
 export interface EntryWriter {
   /** Makes the entry at `pa` equal to `target`. False: a CMD_SYNC timed out. */
-  write(kernel: Kernel, pa: Pa, target: Words, used: UsedBits, safe: SafeBits, sync: () => boolean): boolean;
+  write(kernel: Kernel, pa: Pa, target: Words, rules: EntryRules, sync: () => boolean): boolean;
 }
 
 /** The kernel's writer. */
 export const entryWriter: EntryWriter = {
-  write: (kernel, pa, target, used, safe, sync) =>
-    executeEntryPlan(kernel, pa, planEntryUpdate(readEntry(kernel, pa, target.length), target, used, safe), sync),
+  write: (kernel, pa, target, { used, safe, onTimeout }, sync) => {
+    const plan = planEntryUpdate(readEntry(kernel, pa, target.length), target, used, safe);
+    return executeEntryPlan(kernel, pa, plan, sync, onTimeout);
+  },
 };

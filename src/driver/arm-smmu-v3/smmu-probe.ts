@@ -20,6 +20,7 @@ import { CD_LEAF_LOG2, CdTable } from './cd-table.ts';
 import { CommandQueue, type CommandSink } from './command-queue.ts';
 import { HardwareQueue } from './event-queue.ts';
 import { drainEvents, drainPageRequests, handleGlobalErrors } from './events.ts';
+import { isolateStreams } from './isolate.ts';
 import type { DriverOptions } from './options.ts';
 import type { DriverParts } from './parts.ts';
 import { findCapability, setPasid } from './pci.ts';
@@ -109,6 +110,10 @@ class SmmuInstance implements Smmu {
 
   get queues(): readonly CommandSink[] {
     return [this.cmdq, ...(this.impl?.queues ?? [])];
+  }
+
+  atcTimedOut(sids: readonly number[]): void {
+    isolateStreams(this, sids);
   }
 
   queueFor(first: Words): CommandSink {

@@ -70,6 +70,8 @@ export interface Smmu {
   readonly streams: Map<number, Stream>;
   readonly streamsLock: Lock;
   readonly queues: readonly CommandSink[];
+  /** Devices behind these streams did not answer a CMD_ATC_INV. */
+  atcTimedOut(sids: readonly number[]): void;
   /** A name that no other object of the driver has: "s2-domain:3". */
   label(kind: string): string;
   /** The queue for a list that begins with `first` (`arm_smmu_get_cmdq`). */
@@ -123,6 +125,10 @@ export interface Master {
   /** A CMD_ATC_INV was never answered: the device may still use old translations. */
   atcBroken: boolean;
 }
+
+/** How the entry writer takes a lost CMD_SYNC. */
+export const onTimeout = (smmu: Smmu): 'continue' | 'invalidate' =>
+  smmu.options.quirks.has('sync-timeout-ignored') ? 'continue' : 'invalidate';
 
 /** Physical address of a register of page 0. */
 export const registerAt = (smmu: Smmu, register: { readonly offset: number; readonly page: string }): Pa =>

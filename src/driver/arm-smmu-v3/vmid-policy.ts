@@ -171,21 +171,42 @@ const viommuOnly: Source = {
   },
 };
 
+/** A VM's number on an SMMU, and the S2 it stands for. */
+interface Pin {
+  readonly parent: PagingDomain;
+  count: number;
+}
+
 /** Numbers from a hypervisor: pinned where at-attach allocates, unpinned where it frees. */
 function external(hypervisor: Hypervisor): Source {
-  const pin = (vm: string, smmu: Smmu): number => {
+  const pins = new Map<string, Pin>();
+  const pin = (vm: string, smmu: Smmu, parent: PagingDomain): number => {
+    smmu.kernel.alloc('vmid');
+    const key = `${smmu.name} ${vm}`;
+    const held = pins.get(key) ?? { parent, count: 0 };
+    // One number cannot tag two different stage 2 tables (IHI 0070 5.2.1).
+    if (held.parent !== parent) throw new KernelError('EBUSY', `${vm} has another stage 2 on ${smmu.name}`);
     const vmid = hypervisor.pinVmid(vm, smmu.name);
-    if (vmid >= 1 && vmid <= smmu.vmids.max) return vmid;
-    hypervisor.unpinVmid(vm, smmu.name);
-    throw new KernelError('ENOSPC', `VMID ${vmid} of ${vm} does not fit ${smmu.name}: 1..${smmu.vmids.max}`);
+    if (vmid < 1 || vmid > smmu.vmids.max) {
+      hypervisor.unpinVmid(vm, smmu.name);
+      throw new KernelError('ENOSPC', `VMID ${vmid} of ${vm} does not fit ${smmu.name}: 1..${smmu.vmids.max}`);
+    }
+    held.count++;
+    pins.set(key, held);
+    return vmid;
   };
   const unpin = (vm: string, smmu: Smmu, vmid: number): void =>
-    smmu.quarantine.retire([smmu], `${smmu.name} VMID ${vmid}`, () => hypervisor.unpinVmid(vm, smmu.name));
+    smmu.quarantine.retire([smmu], `${smmu.name} VMID ${vmid}`, () => {
+      const key = `${smmu.name} ${vm}`;
+      const held = pins.get(key);
+      if (held !== undefined && --held.count === 0) pins.delete(key);
+      hypervisor.unpinVmid(vm, smmu.name);
+    });
   return {
     name: 'external',
-    takeS2: (domain, smmu) => pin(domain.vm, smmu),
+    takeS2: (domain, smmu) => pin(domain.vm, smmu, domain),
     giveS2: (domain, smmu, vmid) => unpin(domain.vm, smmu, vmid),
-    takeVsmmu: (vsmmu) => pin(vsmmu.vm, vsmmu.smmu),
+    takeVsmmu: (vsmmu) => pin(vsmmu.vm, vsmmu.smmu, vsmmu.parent),
     giveVsmmu: (vsmmu) => unpin(vsmmu.vm, vsmmu.smmu, vsmmu.vmid),
     checkDirect: () => {},
     checkVsmmu: () => {},

@@ -16,7 +16,7 @@ import type {
 import { VIOMMU_CORE_SIZE } from '../iommu/ops.ts';
 import { KernelError } from '../kernel.ts';
 import { checkSmmu, masterOf } from './attach-domains.ts';
-import { BATCH_ENTRIES } from './command-batch.ts';
+import { BATCH_ENTRIES, issueList } from './command-batch.ts';
 import { NestedDomain, PagingDomain } from './domains.ts';
 import type { Smmu } from './smmu.ts';
 
@@ -173,7 +173,8 @@ export function allocNestedOnParent(
 /** How user commands are issued on behalf of a VM. */
 export interface UserInvalidation {
   readonly smmu: Smmu;
-  readonly vmid: number;
+  /** Undefined: the VM has no VMID there now, so nothing is cached and commands are only checked. */
+  readonly vmid: number | undefined;
   readonly sidOf: (vsid: number) => number | undefined;
 }
 
@@ -184,7 +185,7 @@ export interface UserInvalidation {
  * @throws KernelError EINVAL, EFAULT, ENOMEM, EIO, ETIMEDOUT
  */
 export function cacheInvalidate({ smmu, vmid, sidOf }: UserInvalidation, array: UserArray): void {
-  const { kernel, nested, commandQueue } = smmu.parts;
+  const { kernel, nested } = smmu.parts;
   const given = array.entryNum;
   if (array.type !== HWPT_INVALIDATE_DATA_TYPE.ARM_SMMUV3 || given === 0) {
     array.entryNum = 0;
@@ -198,7 +199,7 @@ export function cacheInvalidate({ smmu, vmid, sidOf }: UserInvalidation, array: 
   let batch: Words[] = [];
   const flush = (): void => {
     if (batch.length === 0) return;
-    if (!commandQueue.issue(smmu.cmdq, batch, true)) {
+    if (vmid !== undefined && !issueList(smmu, smmu.cmdq, batch, true)) {
       array.entryNum = smmu.options.entryNum === 'uapi' ? issued : issued + batch.length - 1;
       throw new KernelError('ETIMEDOUT', "the CMD_SYNC of a VM's commands timed out");
     }
@@ -207,7 +208,7 @@ export function cacheInvalidate({ smmu, vmid, sidOf }: UserInvalidation, array: 
   };
   for (const [i, entry] of entries.entries()) {
     try {
-      batch.push(nested.convertCommand(wordsOf(entry), vmid, sidOf));
+      batch.push(nested.convertCommand(wordsOf(entry), vmid ?? 0, sidOf));
     } catch (error) {
       // Linux counts what it converted, and has not issued the last group of it.
       array.entryNum = smmu.options.entryNum === 'uapi' ? issued : i;

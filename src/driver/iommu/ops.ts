@@ -113,6 +113,11 @@ export interface DomainOps {
   iovaToPhys?(domain: IommuDomain, iova: bigint): Pa | undefined;
   enforceCacheCoherency?(domain: IommuDomain): boolean;
   cacheInvalidateUser?(domain: IommuDomain, array: UserArray): void;
+  /**
+   * Runs `release`, which gives up memory that the domain mapped, as soon as no lost invalidation of the domain can
+   * matter: at once, unless a CMD_SYNC timed out. The caller has unmapped the memory and synced before.
+   */
+  retire?(domain: IommuDomain, what: string, release: () => void): void;
   free(domain: IommuDomain): void;
 }
 
