@@ -79,7 +79,9 @@ export function planEntryUpdate(current: Words, target: Words, used: UsedBits, s
   for (const qword of all(current)) {
     let differ = false;
     for (const i of [2 * qword, 2 * qword + 1]) {
-      const keep = (currentUsed[i] ?? 0) & ~(safeBits[i] ?? 0);
+      // Safe means safe while both entries use the bit; otherwise its use begins or ends with the critical word.
+      const safeHere = (safeBits[i] ?? 0) & (currentUsed[i] ?? 0) & (targetUsed[i] ?? 0);
+      const keep = (currentUsed[i] ?? 0) & ~safeHere;
       const wanted = target[i] ?? 0;
       intermediate[i] = ((current[i] ?? 0) & keep) | (wanted & ~keep);
       if ((((intermediate[i] ?? 0) ^ wanted) & (targetUsed[i] ?? 0)) !== 0) differ = true;
