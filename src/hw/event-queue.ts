@@ -10,6 +10,7 @@ import type { RecordAct, Watch } from './observer.ts';
 import { attachQueue } from './queue-registers.ts';
 import type { RegisterFile } from './registers.ts';
 import type { Ring } from './ring.ts';
+import type { Agent, Schedule } from './schedule.ts';
 
 const EVENTQEN = CR0.bit('EVENTQEN');
 const EVENTQ_ABT_ERR = GERROR.bit('EVENTQ_ABT_ERR');
@@ -27,9 +28,18 @@ export function storeRecord(memory: Memory, ring: Ring, words: Words): boolean {
   return true;
 }
 
-/** See the module comment. */
-export class EventQueue {
+/** Records that may wait to be written; a further one pushes the oldest out. */
+const CAPACITY = 16;
+
+/**
+ * See the module comment. Except in an `eager` machine a record waits until its turn comes, and at the latest until a
+ * CMD_SYNC (3.12); a stall's record is written at once.
+ */
+export class EventQueue implements Agent {
+  readonly name: string;
   readonly ring: Ring;
+  readonly #schedule: Schedule;
+  readonly #waiting: Words[] = [];
   readonly #smmu: string;
   readonly #control: ControlRegisters;
   readonly #errors: GlobalErrors;
@@ -46,8 +56,11 @@ export class EventQueue {
     errors: GlobalErrors,
     memory: Memory,
     watch: Watch,
+    schedule: Schedule,
     notEmpty: () => void,
   ) {
+    this.name = `${smmu}.eventq`;
+    this.#schedule = schedule;
     this.#smmu = smmu;
     this.#control = control;
     this.#errors = errors;
@@ -75,10 +88,34 @@ export class EventQueue {
    * Writes a record, or drops it. A record without stall that is dropped because the queue is full sets OVFLG (7.4).
    * @param stall the record's transaction waits: it must be {@link writable} now
    */
-  record(words: Words, stall: boolean): RecordResult {
+  record(words: Words, stall: boolean): void {
+    if (stall || this.#schedule.mode === 'eager') {
+      this.#commit(words, stall);
+      return;
+    }
+    this.#waiting.push(words.slice());
+    if (this.#waiting.length > CAPACITY) this.act();
+  }
+
+  /** A record waits to be written. */
+  get ready(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  /** Writes, or drops, the oldest record that waits. */
+  act(): void {
+    const words = this.#waiting.shift();
+    if (words !== undefined) this.#commit(words, false);
+  }
+
+  /** CMD_SYNC: every record of an earlier transaction is visible, or gone for good (4.7.3). */
+  settle(): void {
+    while (this.ready) this.act();
+  }
+
+  #commit(words: Words, stall: boolean): void {
     const result = this.writable ? this.#write(words) : this.#drop(stall);
     this.#watch.observer?.({ kind: 'event', smmu: this.#smmu, words, result });
-    return result;
   }
 
   #write(words: Words): RecordResult {

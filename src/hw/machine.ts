@@ -115,11 +115,12 @@ export class Machine {
     const smmu = new Smmu(
       name,
       setup.config,
-      { memory: this.memory, interrupts, endpoints, watch: this.watch },
+      { memory: this.memory, interrupts, endpoints, watch: this.watch, schedule: this.conductor.schedule },
       translation,
     );
     this.map.add(setup.base, BigInt(FOOTPRINT), smmu);
     this.conductor.add(...smmu.agents);
+    this.conductor.addSpeculator(...smmu.caches.speculators);
     if (setup.cmdqv !== undefined) this.#addCmdqv(smmu, setup.cmdqv, setup.cmdqv.irq ?? defaultIrqs(index).cmdqv);
     return smmu;
   }

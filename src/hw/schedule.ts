@@ -212,12 +212,17 @@ export class Conductor {
 
   #some(acts: number): void {
     if (this.#running) return;
-    for (let i = 0; i < acts; i++) {
-      const ready = this.#agents.filter((agent) => agent.ready);
-      const pick = this.schedule.choose('machine', 'who', ready.length + this.#speculators.length);
-      const agent = ready[pick];
-      if (agent !== undefined) this.#act(agent);
-      else this.#speculators[pick - ready.length]?.speculate(this.schedule);
+    this.#running = true;
+    try {
+      for (let i = 0; i < acts; i++) {
+        const ready = this.#agents.filter((agent) => agent.ready);
+        const pick = this.schedule.choose('machine', 'who', ready.length + this.#speculators.length);
+        const agent = ready[pick];
+        if (agent !== undefined) agent.act();
+        else this.#speculators[pick - ready.length]?.speculate(this.schedule);
+      }
+    } finally {
+      this.#running = false;
     }
   }
 }

@@ -5,6 +5,8 @@ import type { Words } from '../../spec/layout.ts';
 import { GERROR } from '../../spec/registers.ts';
 import { CommandQueue } from './command-queue.ts';
 import type { CommandStream, CommandTarget, EndpointPort } from './commands/context.ts';
+import { perform } from './commands/index.ts';
+import { PendingInvalidations } from './commands/pending.ts';
 import { DEFAULT_OPTIONS, ID_REGISTERS, type IdRegisters, type SmmuConfig, type SmmuOptions } from './config.ts';
 import { checkedIds } from './config-check.ts';
 import { ControlRegisters } from './control-registers.ts';
@@ -17,7 +19,7 @@ import type { Memory } from './memory.ts';
 import type { Watch } from './observer.ts';
 import { type PageRequest, PriQueue } from './pri-queue.ts';
 import { RegisterFile } from './registers.ts';
-import type { Agent } from './schedule.ts';
+import type { Agent, Schedule } from './schedule.ts';
 import { type StallClient, Stalls } from './stall.ts';
 import { Outcome, Transaction } from './transaction.ts';
 import type { TranslationContext, TranslationUnit } from './translation-unit.ts';
@@ -32,6 +34,7 @@ export interface SmmuPorts {
   readonly interrupts: InterruptPort;
   readonly endpoints: EndpointPort;
   readonly watch: Watch;
+  readonly schedule: Schedule;
 }
 
 /** See the module comment. Offsets are bytes from SMMU_BASE. */
@@ -46,6 +49,7 @@ export class Smmu implements CommandTarget {
   readonly signals: Interrupts;
   readonly eventQueue: EventQueue;
   readonly commandQueue: CommandQueue;
+  readonly invalidations: PendingInvalidations;
   readonly stalls: Stalls;
   readonly priQueue: PriQueue;
   readonly caches: TranslationUnit;
@@ -72,7 +76,7 @@ export class Smmu implements CommandTarget {
     this.endpoints = ports.endpoints;
     this.#watch = ports.watch;
     this.#memory = ports.memory;
-    const { memory, watch } = ports;
+    const { memory, watch, schedule } = ports;
     const { caps } = this;
     const file = new RegisterFile(name, caps, this.options, watch);
     this.file = file;
@@ -91,8 +95,8 @@ export class Smmu implements CommandTarget {
       if ((bits & ~MSI_GERROR_ABT_ERR) !== 0) this.signals.trigger('gerror');
     });
     this.signals.raise = (bits) => this.errors.raise(bits);
-    this.caches = translation({ name, caps, options: this.options, regs: this.regs, memory, watch });
-    this.eventQueue = new EventQueue(name, file, this.regs, this.errors, memory, watch, () =>
+    this.caches = translation({ name, caps, options: this.options, regs: this.regs, memory, watch, schedule });
+    this.eventQueue = new EventQueue(name, file, this.regs, this.errors, memory, watch, schedule, () =>
       this.signals.trigger('eventq'),
     );
     const limit = Math.min(caps.STALL_MAX === 0 ? Number.POSITIVE_INFINITY : caps.STALL_MAX, this.options.stags);
@@ -104,12 +108,14 @@ export class Smmu implements CommandTarget {
       respond: (sid, ssid, index, code) => this.endpoints.pageResponse(sid, ssid, index, code),
       ppar: (sid) => this.#ppar(sid),
     });
+    this.invalidations = new PendingInvalidations(name, schedule, (words, stream) => perform(words, this, stream));
     this.commandQueue = new CommandQueue(name, file, this.regs, this.errors, memory, this, watch);
   }
 
   /** What moves by itself, in the order in which an eager machine lets it. */
   get agents(): Agent[] {
-    return [this.regs.cr0, this.regs.gbpa, this.signals.irqCtrl, this.commandQueue, this.stalls];
+    const { regs, signals, commandQueue, invalidations, eventQueue, stalls } = this;
+    return [regs.cr0, regs.gbpa, signals.irqCtrl, commandQueue, invalidations, eventQueue, stalls];
   }
 
   mmioRead32(offset: number): number {
@@ -134,6 +140,7 @@ export class Smmu implements CommandTarget {
    */
   access(t: Transaction, client: StallClient | null): void {
     this.caches.translate(t);
+    this.caches.note(t);
     if (t.outcome === Outcome.Stall && client !== null) this.stalls.stall(t, client);
     else {
       if (t.outcome === Outcome.Stall) t.outcome = Outcome.Abort;
@@ -166,17 +173,26 @@ export class Smmu implements CommandTarget {
     return [
       ...stesNaming(VMID, this.#memory, this.caps, this.regs),
       ...this.caches.vmidHolders(VMID),
-      ...commandsNaming(VMID, this.#memory, 'cmdq', this.commandQueue.ring),
+      ...commandsNaming(VMID, this.#memory, this.commandQueue),
       ...this.holders.flatMap((holders) => holders(VMID)),
     ];
   }
 
-  /** Everything a CMD_SYNC waits for is done when it is consumed: nothing here is delayed. */
+  defer(words: Words, stream: CommandStream): boolean {
+    return this.invalidations.defer(words, stream);
+  }
+
+  /** CMD_SYNC: the earlier invalidations of its queue are done, the events of earlier transactions are written. */
   settle(stream: CommandStream): void {
+    this.invalidations.settle(stream);
+    this.eventQueue.settle();
     for (const told of this.syncs) told(stream);
   }
 
   #updated(field: string, after: number): void {
-    if (field === 'SMMUEN' && after === 0) this.stalls.terminateAll();
+    if (field === 'SMMUEN' && after === 0) {
+      this.stalls.terminateAll();
+      this.caches.quiesce();
+    }
   }
 }

@@ -6,17 +6,26 @@ import { STE } from '../../spec/ste.ts';
 import type { CacheMaintenance } from './commands/context.ts';
 import type { SmmuOptions } from './config.ts';
 import type { ControlRegisters } from './control-registers.ts';
+import { EntryInUse } from './erratum.ts';
 import { C_BAD_STE, C_BAD_STREAMID, F_STE_FETCH } from './faults.ts';
 import type { Memory } from './memory.ts';
 import type { Watch } from './observer.ts';
+import type { Schedule, Speculator } from './schedule.ts';
+import { Speculation } from './speculation.ts';
 import { Access, type TlbInvalidation, Transaction } from './transaction.ts';
 import { Translator } from './translate.ts';
 import type { VmidHolder } from './vmid.ts';
 
 /** Translates, and keeps caches. */
 export interface TranslationUnit extends CacheMaintenance {
+  /** What it may do unasked. */
+  readonly speculators: readonly Speculator[];
   /** Fills in the transaction's outcome. */
   translate(t: Transaction): void;
+  /** Remembers a client's transaction as something worth speculating about. */
+  note(t: Transaction): void;
+  /** SMMUEN went to 0: nothing that is under way may enter the caches any more. */
+  quiesce(): void;
   /** STE.PPAR of a stream; null if its STE is not usable: the event stands in `t`. */
   ppar(StreamID: number, t: Transaction): boolean | null;
   /** What in the caches names a VMID. */
@@ -31,13 +40,17 @@ export interface TranslationContext {
   readonly regs: ControlRegisters;
   readonly memory: Memory;
   readonly watch: Watch;
+  readonly schedule: Schedule;
 }
 
 /** Translates nothing: for register and queue tests. */
 export class NoTranslation implements TranslationUnit {
+  readonly speculators: readonly Speculator[] = [];
   translate(t: Transaction): void {
     t.reset();
   }
+  note(): void {}
+  quiesce(): void {}
   ppar(): boolean | null {
     return null;
   }
@@ -64,19 +77,41 @@ export class Translation implements TranslationUnit {
   readonly #name: string;
   readonly #watch: Watch;
   readonly #prefetch = new Transaction();
+  /** Null where nothing is drawn. */
+  readonly speculation: Speculation | null;
+  readonly #inUse: EntryInUse | null;
 
-  constructor({ name, caps, options, regs, memory, watch }: TranslationContext) {
+  constructor({ name, caps, options, regs, memory, watch, schedule }: TranslationContext) {
     this.#name = name;
     this.#watch = watch;
     this.translator = new Translator(memory, caps, regs, options);
+    const seeded = schedule.mode === 'seeded';
+    this.speculation = seeded ? new Speculation(name, this.translator, caps, watch) : null;
+    const erratum = seeded && options.erratumInvalidationMayMissEntryInUse;
+    this.#inUse = erratum ? new EntryInUse(name, this.translator.tlb, schedule) : null;
   }
 
   translate(t: Transaction): void {
     this.translator.translate(t);
   }
 
+  note(t: Transaction): void {
+    if (t.access === Access.Untranslated) this.speculation?.note(t);
+    this.#inUse?.note(t);
+  }
+
+  quiesce(): void {
+    this.speculation?.abandon();
+  }
+
+  get speculators(): Speculator[] {
+    return this.speculation === null ? [] : [this.speculation];
+  }
+
   tlb(invalidation: TlbInvalidation): void {
+    const passed = this.#inUse?.before() ?? null;
     this.translator.tlb.invalidate(invalidation, this.translator.regs);
+    if (passed !== null) this.#inUse?.after(passed);
     this.#watch.observer?.({ kind: 'tlb-invalidated', smmu: this.#name, invalidation });
   }
 
@@ -156,6 +191,7 @@ export class Translation implements TranslationUnit {
     SubstreamID: number,
     leaf: boolean,
   ): void {
+    this.speculation?.abandon();
     this.#watch.observer?.({
       kind: 'config-invalidated',
       smmu: this.#name,

@@ -60,17 +60,29 @@ export function stesNaming(VMID: number, memory: Memory, caps: Caps, regs: Trans
   return out;
 }
 
-/** Commands between CONS and PROD of a queue that name a VMID. */
-export function commandsNaming(VMID: number, memory: Memory, queue: string, ring: Ring): VmidHolder[] {
+/** The command's name, if it names a VMID. */
+function naming(VMID: number, words: Words): string | undefined {
+  const command = commandOf(words);
+  if (command === undefined || !Object.hasOwn(command.layout.fields, 'VMID')) return undefined;
+  return command.layout.num(words, 'VMID' as never) === VMID ? command.name : undefined;
+}
+
+/** Commands of a queue that name a VMID: between CONS and PROD, or consumed and not yet done. */
+export function commandsNaming(
+  VMID: number,
+  memory: Memory,
+  { name, ring, pending }: { readonly name: string; readonly ring: Ring; readonly pending: readonly Words[] },
+): VmidHolder[] {
   const out: VmidHolder[] = [];
   const words: Words = new Uint32Array(COMMAND_BYTES / 4);
+  const note = (command: string | undefined, where: string): void => {
+    if (command !== undefined) out.push({ kind: 'command', what: `${name} ${where} ${command}` });
+  };
+  for (const waiting of pending) note(naming(VMID, waiting), 'pending');
   if (!ring.consistent) return out;
   for (let index = ring.cons; index !== ring.prod; index = ring.next(index)) {
     if (!fetchEntry(memory, ring, index, words)) break;
-    const command = commandOf(words);
-    if (command === undefined || !Object.hasOwn(command.layout.fields, 'VMID')) continue;
-    if (command.layout.num(words, 'VMID' as never) === VMID)
-      out.push({ kind: 'command', what: `${queue} ${index} ${command.name}` });
+    note(naming(VMID, words), `${index}`);
   }
   return out;
 }

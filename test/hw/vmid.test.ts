@@ -109,7 +109,7 @@ describe('vmidHolders: the hardware says who names a VMID', () => {
     const r = started();
     writeSte(r, 8, { V: 0 });
     r.issue([0xffn, 0n], [(3n << 32n) | 0x28n, 0n], [0x30n, 0n]);
-    expect(r.machine.smmus[0]?.vmidHolders(3)).toEqual([{ kind: 'command', what: 'cmdq 1 CMD_TLBI_S12_VMALL' }]);
+    expect(r.machine.smmus[0]?.vmidHolders(3)).toEqual([{ kind: 'command', what: 'smmu0.cmdq 1 CMD_TLBI_S12_VMALL' }]);
     r.machine.memory.write64(CMDQ, 0x46n);
     r.acknowledge();
     expect(kinds(r, 3)).toEqual([]);

@@ -62,6 +62,8 @@ export interface CommandTarget {
   readonly endpoints: EndpointPort;
   readonly stalls: StallControl;
   readonly signals: SyncSignals;
+  /** Takes an invalidation to do later; false: it has to be done now. */
+  defer(words: Words, stream: CommandStream): boolean;
   /** Finishes everything that a CMD_SYNC waits for: commands of this queue and events of earlier transactions. */
   settle(stream: CommandStream): void;
 }

@@ -61,9 +61,16 @@ export function illegal(words: Words, { caps, options }: CommandTarget): string 
 /** Runs one command. ILL conditions come first, then those under which a command is ignored (4.1.3). */
 export function execute(words: Words, target: CommandTarget, stream: CommandStream): Executed {
   executed.rule = illegal(words, target);
-  const act = EXECUTE.get(spec.opcodeOf(words));
-  executed.error = executed.rule !== '' || act === undefined ? CERROR.CERROR_ILL : act(words, target, stream);
+  executed.error = CERROR.CERROR_NONE;
+  if (executed.rule !== '') executed.error = CERROR.CERROR_ILL;
+  else if (!target.defer(words, stream)) executed.error = perform(words, target, stream);
   return executed;
+}
+
+/** Does a command that is legal. */
+export function perform(words: Words, target: CommandTarget, stream: CommandStream): CommandError {
+  const act = EXECUTE.get(spec.opcodeOf(words));
+  return act === undefined ? CERROR.CERROR_ILL : act(words, target, stream);
 }
 
 /** Whether the command only signals when it has been consumed. */

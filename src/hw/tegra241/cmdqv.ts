@@ -163,7 +163,7 @@ export class Cmdqv implements MmioDevice, RegisterBlock, VcmdqHost, VintfHost {
     const own = this.#running.filter((queue) => queue.owner?.hypOwn === true);
     return [
       ...vintfs.map(({ index }) => ({ kind: 'vintf', what: String(index) }) as const),
-      ...own.flatMap((queue) => commandsNaming(VMID, this.#ports.memory, queue.name, queue.ring)),
+      ...own.flatMap((queue) => commandsNaming(VMID, this.#ports.memory, queue)),
     ];
   }
 
