@@ -9,6 +9,10 @@ interface Entry {
 }
 
 const VERBS: Readonly<Record<string, Entry>> = {
+  demo: {
+    summary: "a real kernel's dump, and a nested VM on two SMMUs",
+    load: async () => (await import('./verbs/demo.ts')).verb,
+  },
   decode: {
     summary: 'an STE, CD, command, event or table descriptor, field by field',
     load: async () => (await import('./verbs/decode.ts')).verb,

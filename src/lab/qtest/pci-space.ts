@@ -1,6 +1,11 @@
 /** PCI configuration space of the qtest machine's functions and its root port. */
 import type { Layout, Words } from '../../../spec/layout.ts';
-import { PCI_BRIDGE_WINDOWS, PCI_BRIDGE_WINDOWS_OFFSET, PCI_CONFIG_BYTES, PCI_TYPE0 } from '../../../spec/pci-header.ts';
+import {
+  PCI_BRIDGE_WINDOWS,
+  PCI_BRIDGE_WINDOWS_OFFSET,
+  PCI_CONFIG_BYTES,
+  PCI_TYPE0,
+} from '../../../spec/pci-header.ts';
 
 /** One function's configuration space: bytes, and the bits of them that software can write. */
 export class PciConfigSpace {
