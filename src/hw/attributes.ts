@@ -103,20 +103,17 @@ function cacheability(nibble: number): { level: number; hints: number } {
 /** The Device types of MAIR bits 3:2. */
 const DEVICE_TYPES = [MEMATTR.DEVICE_nGnRnE, MEMATTR.DEVICE_nGnRE, MEMATTR.DEVICE_nGRE, MEMATTR.DEVICE_GRE] as const;
 
+/** An inner nibble of 0 beside an outer one that is not 0 is reserved: write-through, transient, RW = 11 (5.4 MAIR0). */
+const RESERVED_INNER = 3;
+
 /**
- * Type and hints of a MAIR byte (5.4 MAIR, DDI 0487 MAIR_EL1), shareability left 0. Encodings with no meaning behave
- * as Device-nGnRnE.
+ * Type and hints of a MAIR byte (5.4 MAIR0, DDI 0487 MAIR_EL1), shareability left 0. Encodings that are UNPREDICTABLE on
+ * a CPU, and those of later features (tagged memory, XS), behave as 5.4 says of reserved ones.
  */
 export function mairAttribute(byte: number): number {
   const outer = byte >>> 4;
-  const inner = byte & 15;
-  if (outer === 0) return DEVICE_TYPES[inner >>> 2] ?? DEVICE_nGnRnE;
-  if (inner === 0) {
-    // XS=0 forms of NC and WT.
-    if (outer === 4) return NC;
-    return outer === 10 ? MEMATTR.OWT_IWT | (RA << ALLOC_SHIFT) : DEVICE_nGnRnE;
-  }
+  if (outer === 0) return DEVICE_TYPES[(byte & 15) >>> 2] ?? DEVICE_nGnRnE;
   const o = cacheability(outer);
-  const i = cacheability(inner);
+  const i = cacheability((byte & 15) === 0 ? RESERVED_INNER : byte & 15);
   return (o.level << OUTER_SHIFT) | i.level | (combineAlloc(o.hints, i.hints) << ALLOC_SHIFT);
 }

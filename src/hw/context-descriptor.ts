@@ -38,7 +38,8 @@ const HAFT = CD.slot('HAFT');
 const ENDI = CD.slot('ENDI');
 const AIE = CD.slot('AIE');
 const DS = CD.slot('DS');
-const MAIR = [CD.slot('MAIR0'), CD.slot('MAIR1'), CD.slot('AMAIR0'), CD.slot('AMAIR1')] as const;
+const MAIR0 = CD.slot('MAIR0');
+const MAIR1 = CD.slot('MAIR1');
 const HALVES = [
   {
     size: CD.slot('T0SZ'),
@@ -127,7 +128,7 @@ export class CdEntry implements Stage1Config {
       dirtyState: on(words, HA) && on(words, HD),
     };
     this.AIE = caps.AIE && on(words, AIE);
-    this.mair = mairOf(words, this.AIE);
+    this.mair = mairOf(words);
     this.group = group;
     const asid = Math.max(this.ASID, 0);
     this.tables = tlb.groups.asid(group, TagKind.S1Table, asid, this.ASET);
@@ -138,12 +139,13 @@ export class CdEntry implements Stage1Config {
   }
 }
 
-function mairOf(words: Words, aie: boolean): Uint16Array {
-  const out = new Uint16Array(aie ? 16 : 8);
-  // With AIE, AMAIR0 and AMAIR1 hold attributes 8 to 15 (5.4 AIE).
+/** Attributes by AttrIndx; with AIE, indices 8 to 15 are that of the last byte (5.4 MAIR0). */
+function mairOf(words: Words): Uint16Array {
+  const out = new Uint16Array(4 * BYTES);
   for (let i = 0; i < out.length; i++) {
-    const slot = MAIR[Math.floor(i / BYTES) as 0 | 1 | 2 | 3];
-    out[i] = mairAttribute((slotValue(words, slot) >>> ((i % BYTES) * 8)) & 0xff);
+    const byte = Math.min(i, 2 * BYTES - 1);
+    const half = slotValue(words, byte < BYTES ? MAIR0 : MAIR1);
+    out[i] = mairAttribute((half >>> ((byte % BYTES) * 8)) & 0xff);
   }
   return out;
 }

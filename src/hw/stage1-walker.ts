@@ -41,7 +41,7 @@ export interface Stage1Half {
 /** Stage 1 of a CD, as far as walks need it. */
 export interface Stage1Config {
   readonly rules: Stage1Rules;
-  /** Packed attributes of MAIR, without shareability; 16 with AIE. */
+  /** Packed attributes of MAIR by AttrIndx (16), without shareability. */
   readonly mair: Uint16Array;
   readonly AIE: boolean;
   /** Tag of Table descriptors. */
