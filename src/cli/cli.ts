@@ -17,13 +17,21 @@ const VERBS: Readonly<Record<string, Entry>> = {
     summary: 'an STE, CD, command, event or table descriptor, field by field',
     load: async () => (await import('./verbs/decode.ts')).verb,
   },
+  encode: {
+    summary: 'the words of a record from field values',
+    load: async () => (await import('./verbs/encode.ts')).verb,
+  },
   dump: {
-    summary: 'Stream table and CD tables of memory images',
+    summary: 'Stream table, CDs, queues, tags and mappings of memory images',
     load: async () => (await import('./verbs/dump.ts')).verb,
   },
-  serve: {
-    summary: 'the model behind a qtest socket, for clients written for QEMU',
-    load: async () => (await import('./verbs/serve.ts')).verb,
+  translate: {
+    summary: 'one access on memory images, step by step',
+    load: async () => (await import('./verbs/translate.ts')).verb,
+  },
+  diff: {
+    summary: 'two STEs or CDs with a safe way from one to the other, or two images',
+    load: async () => (await import('./verbs/diff.ts')).verb,
   },
   spec: {
     summary: 'the layout tables: registers, structures, commands, events, ioctls',

@@ -12,6 +12,7 @@ import { type DecodedProblem, type DecodedRecord, hex } from './record.ts';
 import {
   Budget,
   cdTableOf,
+  type Found,
   isDefaultSte,
   type Registers,
   registerWords,
@@ -80,7 +81,8 @@ export function capsFromRegisters(registers: Registers): Caps | undefined {
   return capsOf({ IDR0, IDR1, IDR3, IDR5, IDR6: value('IDR6'), AIDR: value('AIDR'), MPAMIDR: value('MPAMIDR') });
 }
 
-interface Looking {
+/** What entries are decoded with, and where their problems go. */
+export interface Looking {
   readonly memory: ImageMemory;
   readonly caps: Caps | undefined;
   readonly e2h: boolean;
@@ -88,13 +90,13 @@ interface Looking {
   readonly problems: DumpProblem[];
 }
 
-function cdsOf(looking: Looking, sid: number, ste: Words): DumpCd[] {
-  const { memory, caps, e2h, all, problems } = looking;
+/** The CDs among what a scan found; their problems are kept. */
+export function cdsOfScan(looking: Looking, sid: number, ste: Words, scan: Iterable<Found>): DumpCd[] {
+  const { caps, e2h, all, problems } = looking;
   const cds: DumpCd[] = [];
-  if (s2Enabled(ste)) return cds;
   // Without a known SMMU, all that the STE's own bits say of the stream is taken.
   const context = cdContext(ste, caps ?? { S1P: true, Hyp: true }, e2h);
-  for (const found of scanCdTable(memory, cdTableOf(ste, caps), sid, all, new Budget())) {
+  for (const found of scan) {
     if ('problem' in found) problems.push(found.problem);
     else if (all || CD.num(found.words, 'V') === 1) {
       const cd = decode('cd', found.words, { caps, cdContext: context });
@@ -105,6 +107,19 @@ function cdsOf(looking: Looking, sid: number, ste: Words): DumpCd[] {
   return cds;
 }
 
+/** CDs of a stream. With stage 2 on their addresses are IPAs: see `inspect`, which asks the hardware model. */
+function cdsOf(looking: Looking, sid: number, ste: Words): DumpCd[] {
+  if (s2Enabled(ste)) return [];
+  const { memory, caps, all } = looking;
+  return cdsOfScan(looking, sid, ste, scanCdTable(memory, cdTableOf(ste, caps), sid, all, new Budget()));
+}
+
+/** CR2.E2H. */
+export function e2hOf(registers: Registers): boolean {
+  const cr2 = registers.get(CR2.name);
+  return cr2 !== undefined && CR2.num(registerWords(CR2, cr2), 'E2H') === 1;
+}
+
 /**
  * The Stream table and every CD table of an image.
  * @throws InputError if the registers do not say where the Stream table lies.
@@ -113,8 +128,7 @@ export function dump(memory: ImageMemory, registers: Registers, options: DumpOpt
   const caps = options.caps ?? capsFromRegisters(registers);
   const table = streamTableOf(registers, caps);
   const all = options.all === true;
-  const cr2 = registers.get(CR2.name);
-  const e2h = cr2 !== undefined && CR2.num(registerWords(CR2, cr2), 'E2H') === 1;
+  const e2h = e2hOf(registers);
   const problems: DumpProblem[] = [];
   const looking = { memory, caps, e2h, all, problems };
   const streams: DumpStream[] = [];

@@ -33,9 +33,10 @@ export const CHUNK = 1 << 20;
 /** Physical addresses have at most this many bits (IHI 0070 3.4). */
 export const ADDRESS_LIMIT = 1n << 56n;
 
-// Math.min and Math.max know no bigints.
-const lesser = (a: bigint, b: bigint): bigint => (b < a ? b : a);
-const greater = (a: bigint, b: bigint): bigint => (b > a ? b : a);
+/** The smaller of two; Math.min knows no bigints. */
+export const lesser = (a: bigint, b: bigint): bigint => (b < a ? b : a);
+/** The larger of two. */
+export const greater = (a: bigint, b: bigint): bigint => (b > a ? b : a);
 
 const end = (segment: Segment): bigint => segment.base + BigInt(segment.length);
 

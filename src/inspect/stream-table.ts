@@ -218,7 +218,7 @@ export function cdTableOf(ste: Words, caps: Caps | undefined): CdTable {
 
 /**
  * CDs of a table in order of SubstreamID; those of zeros left out unless `all`.
- * toPa: physical address of a structure address; the identity, or stage 2 of a nested stream. Asked once a page.
+ * Addresses are taken as physical ones: for a nested stream see `inspect`.
  */
 export function* scanCdTable(
   memory: ImageMemory,
