@@ -1,6 +1,7 @@
 /** A machine: memory, SMMUs, endpoints, one address map, one schedule. */
 import { AddressMap } from './address-map.ts';
 import { AtsUnit } from './ats.ts';
+import { type BroadcastTlbi, checkBroadcast, receiveBroadcast } from './broadcast.ts';
 import type { Bus, DeviceNode, Firmware, Pa, SmmuNode } from './bus.ts';
 import type { EndpointPort } from './commands/context.ts';
 import type { SmmuConfig } from './config.ts';
@@ -213,6 +214,17 @@ export class Machine {
     if (endpoint === undefined)
       throw new RangeError(`no endpoint ${name}; there are ${this.endpoints.map((e) => e.name).join(', ')}`);
     return endpoint;
+  }
+
+  /**
+   * A CPU's TLBI to the inner shareable domain: reaches every SMMU with IDR0.BTM and CR2.PTM = 0, and is done when this
+   * returns.
+   * @throws RangeError for a VMID or ASID outside 16 bits, an address outside 64 bits, or range fields that do not fit
+   */
+  broadcastTlbi(tlbi: BroadcastTlbi): void {
+    checkBroadcast(tlbi);
+    for (const smmu of this.smmus) receiveBroadcast(smmu, tlbi);
+    this.conductor.moment();
   }
 
   /** One act of hardware, in `stepped`: of the named agent, or of the first that has something to do. False: none. */

@@ -108,9 +108,10 @@ export class Translation implements TranslationUnit {
     return this.speculation === null ? [] : [this.speculation];
   }
 
-  tlb(invalidation: TlbInvalidation): void {
+  tlb(invalidation: TlbInvalidation, E2H?: boolean): void {
     const passed = this.#inUse?.before() ?? null;
-    this.translator.tlb.invalidate(invalidation, this.translator.regs);
+    const { regs, tlb } = this.translator;
+    tlb.invalidate(invalidation, E2H === undefined ? regs : { VMW: regs.VMW, E2H });
     if (passed !== null) this.#inUse?.after(passed);
     this.#watch.observer?.({ kind: 'tlb-invalidated', smmu: this.#name, invalidation });
   }

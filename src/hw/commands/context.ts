@@ -6,7 +6,8 @@ import type { TlbInvalidation, TranslationRegs } from '../transaction.ts';
 
 /** Invalidation of what translation caches. StreamIDs and SubstreamIDs are numbers of up to 32 and 20 bits. */
 export interface CacheMaintenance {
-  tlb(invalidation: TlbInvalidation): void;
+  /** @param E2H which kind of EL2 entries; by default what CR2.E2H says */
+  tlb(invalidation: TlbInvalidation, E2H?: boolean): void;
   /** The STE of a stream, all CDs fetched through it and, unless `leaf`, the L1STD used to reach it. */
   ste(StreamID: number, leaf: boolean): void;
   /** The same, L1STDs included, for the aligned block of 2^(range + 1) StreamIDs that holds this one. */
