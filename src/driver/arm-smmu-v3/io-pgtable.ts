@@ -164,12 +164,34 @@ export class IoPageTable {
 
   /** Entries to be written hold nothing, or tables left empty by an earlier unmap (`arm_lpae_init_pte`). */
   #clearWay(level: number, tableHi: number, first: number, run: number, iova: bigint, pgsize: bigint): void {
+    const tables: number[] = [];
     for (let i = 0; i < run; i++) {
       this.#bus.loadPair(tableHi, first + (i << DESCRIPTOR_LOG2));
-      if ((this.#bus.pairLo & this.#descriptors.valid) === 0) continue;
-      if (this.#descriptors.isLeaf(this.#bus.pairLo, level)) throw new KernelError('EEXIST', 'the IOVA is mapped');
+      const { pairHi, pairLo } = this.#bus;
+      if ((pairLo & this.#descriptors.valid) === 0) continue;
+      if (this.#descriptors.isLeaf(pairLo, level)) throw new KernelError('EEXIST', 'the IOVA is mapped');
+      const sub = this.#descriptors.address(pairHi, pairLo, level, false);
+      if (this.#mapsAnything(join(sub.hi, sub.lo), level + 1))
+        throw new KernelError('EEXIST', 'smaller pages are mapped where the block would be');
+      tables.push(i);
+    }
+    for (const i of tables) {
+      this.#bus.loadPair(tableHi, first + (i << DESCRIPTOR_LOG2));
       this.#dropTable(level, tableHi, first + (i << DESCRIPTOR_LOG2), iova + BigInt(i) * pgsize, pgsize);
     }
+  }
+
+  /** Whether a table or one below it has a leaf. Linux does not look: its callers never map twice. */
+  #mapsAnything(table: Pa, level: number): boolean {
+    for (let i = 0; i < this.#shape.entries; i++) {
+      this.#bus.loadPair(hiOf(table), (loOf(table) + (i << DESCRIPTOR_LOG2)) >>> 0);
+      const { pairHi, pairLo } = this.#bus;
+      if ((pairLo & this.#descriptors.valid) === 0) continue;
+      if (this.#descriptors.isLeaf(pairLo, level)) return true;
+      const sub = this.#descriptors.address(pairHi, pairLo, level, false);
+      if (this.#mapsAnything(join(sub.hi, sub.lo), level + 1)) return true;
+    }
+    return false;
   }
 
   /** Clears a table entry, has cached walks removed, then frees the table. The pair registers hold the entry. */
