@@ -92,6 +92,7 @@ export class Vcmdq implements CommandStream {
     this.lvcmdq = 0;
     this.enabled = false;
     this.atcTimeout = false;
+    this.pending.length = 0;
     this.#timeoutOf = null;
     for (const one of [this.ring.base, this.#consDram]) {
       one.lo = 0;
@@ -156,8 +157,9 @@ export class Vcmdq implements CommandStream {
     this.announce('enabled');
   }
 
-  /** Stops between two commands. CONS stays. */
+  /** Stops between two commands. CONS stays; nothing that was consumed is still under way when STATUS says so. */
   stop(): void {
+    this.#context.target.settle(this);
     this.enabled = false;
     this.announce('disabled');
   }
