@@ -27,7 +27,7 @@ export interface ScheduleConfig {
   readonly seed?: number;
   /** Choices to make again instead of drawing; when they are used up, the first alternative is taken. */
   readonly replay?: readonly Choice[];
-  /** Choices kept for a replay at most; further ones are made but not kept. Default 1,000,000. */
+  /** Choices kept for a replay at most; further ones are made but not kept. Default 200,000. */
   readonly recordLimit?: number;
 }
 
@@ -62,7 +62,7 @@ export class Schedule {
     this.mode = config.mode;
     this.seed = (config.seed ?? 0) | 0;
     this.#replay = config.replay;
-    this.#recordLimit = config.recordLimit ?? 1_000_000;
+    this.#recordLimit = config.recordLimit ?? 200_000;
   }
 
   /**

@@ -141,7 +141,7 @@ export class Smmu implements CommandTarget {
   access(t: Transaction, client: StallClient | null): void {
     this.caches.translate(t);
     this.caches.note(t);
-    if (t.outcome === Outcome.Stall && client !== null) this.stalls.stall(t, client);
+    if (t.outcome === Outcome.Stall && client !== null && !this.stalls.crowded) this.stalls.stall(t, client);
     else {
       if (t.outcome === Outcome.Stall) t.outcome = Outcome.Abort;
       if (t.event !== 0 && t.record) {

@@ -26,6 +26,9 @@ interface Entry {
   readonly client: StallClient;
 }
 
+/** Transactions held at once, recorded or not. */
+const MAX_HELD = 4096;
+
 /**
  * Holds stalled transactions. One that cannot be recorded yet has no STAG; it is sent again when it can (7.2.1), so that
  * its record never shows configuration older than an invalidation that was waited for.
@@ -50,6 +53,11 @@ export class Stalls implements StallControl, Agent {
     this.#watch = watch;
   }
 
+  /** No more transactions can be held: a further one is terminated instead (3.12 lets an implementation do so). */
+  get crowded(): boolean {
+    return this.#stalled.size + this.#held.length >= MAX_HELD;
+  }
+
   /** Stalls a transaction and records its event, now or when that becomes possible. */
   stall(t: Transaction, client: StallClient): void {
     const recordable = this.#queue.writable && this.#stalled.size < this.#limit;
@@ -66,6 +74,7 @@ export class Stalls implements StallControl, Agent {
     this.#queue.record(this.#words, true);
   }
 
+  /** The lowest STAG that is free. */
   #freeTag(): number {
     let tag = 0;
     while (this.#stalled.has(tag)) tag++;

@@ -1,0 +1,23 @@
+import { expect, test } from 'vitest';
+import { Fuzzer } from './fuzzer.ts';
+
+test('random registers, memory, commands and DMA under any schedule: nothing escapes, every access ends', () => {
+  const totals = { ok: 0, abort: 0, stall: 0 };
+  for (let seed = 1; seed <= 60; seed++) {
+    const fuzzer = new Fuzzer(seed);
+    for (let i = 0; i < 400; i++) {
+      try {
+        fuzzer.step();
+      } catch (error) {
+        throw new Error(`seed ${seed}, step ${i}: ${error}`, { cause: error });
+      }
+    }
+    // Whatever software did, hardware comes to rest.
+    fuzzer.machine.drain();
+    expect(fuzzer.machine.conductor.ready).toEqual([]);
+    for (const end of ['ok', 'abort', 'stall'] as const) totals[end] += fuzzer.ends[end];
+  }
+  expect(totals.ok).toBeGreaterThan(100);
+  expect(totals.abort).toBeGreaterThan(100);
+  expect(totals.stall).toBeGreaterThan(10);
+});
