@@ -4,7 +4,15 @@
  */
 import type { Caps } from '../../spec/caps.ts';
 import { STE } from '../../spec/ste.ts';
-import { EATS, effectiveEats, forbid, grantRequest, passTranslated, refuseRequest, splitInput } from './ats.ts';
+import {
+  EATS,
+  effectiveEats,
+  forbid,
+  grantRequest,
+  passTranslated,
+  refuseRequest,
+  splitInput,
+} from './ats-translation.ts';
 import { allocOf, combineAlloc, pack, RA, shOf, typeOf, WA } from './attributes.ts';
 import { type CachedStream, ConfigCache } from './config-cache.ts';
 import { type CdEntry, ContextDescriptors } from './context-descriptor.ts';
