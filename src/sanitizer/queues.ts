@@ -1,0 +1,50 @@
+/** pend(q): what has been consumed from each queue and not been completed by a CMD_SYNC of the same queue (4.7.3). */
+import type { Maintenance } from './commands.ts';
+
+/** A command that waits for its CMD_SYNC. */
+export interface Pending {
+  readonly what: Maintenance;
+  readonly consumed: number;
+}
+
+/** Commands remembered for one queue without a CMD_SYNC; more are forgotten, oldest first. */
+const MOST = 0x10000;
+
+/** See the module comment. */
+export class Queues {
+  readonly #pending = new Map<string, Pending[]>();
+  readonly #complete: (pending: Pending, queue: string) => void;
+  /** Commands that were forgotten. */
+  dropped = 0;
+
+  /** @param complete called for each command that a CMD_SYNC completes, in order */
+  constructor(complete: (pending: Pending, queue: string) => void) {
+    this.#complete = complete;
+  }
+
+  /** A command was consumed. */
+  add(queue: string, what: Maintenance, consumed: number): void {
+    const list = this.#pending.get(queue);
+    if (list === undefined) this.#pending.set(queue, [{ what, consumed }]);
+    else {
+      if (list.length >= MOST) {
+        list.shift();
+        this.dropped++;
+      }
+      list.push({ what, consumed });
+    }
+  }
+
+  /** A CMD_SYNC of a queue completed. */
+  sync(queue: string): void {
+    const list = this.#pending.get(queue);
+    if (list === undefined || list.length === 0) return;
+    this.#pending.set(queue, []);
+    for (const pending of list) this.#complete(pending, queue);
+  }
+
+  /** What waits, with its queue. */
+  *all(): Iterable<readonly [queue: string, pending: Pending]> {
+    for (const [queue, list] of this.#pending) for (const pending of list) yield [queue, pending];
+  }
+}

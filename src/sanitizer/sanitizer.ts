@@ -1,0 +1,229 @@
+/** The sanitizer: attaches to a machine, listens, and reports broken software rules. See docs/sanitizer.md. */
+import type { OwnershipNote } from '../driver/kernel.ts';
+import type { Machine } from '../hw/machine.ts';
+import type { Announcement, Observer } from '../hw/observer.ts';
+import { Clock } from './clock.ts';
+import type { Context } from './context.ts';
+import type { Finding, Subject } from './finding.ts';
+import { History } from './history.ts';
+import { Pages, watchStores } from './pages.ts';
+import { type NoteKind, neverDecided, type Ordering, type RuleInfo } from './rule.ts';
+import { RULES, ruleNamed } from './rules/index.ts';
+import { SmmuState } from './smmu-state.ts';
+import { Peek } from './units.ts';
+import type { VmidState } from './vmids.ts';
+
+/** How strict a {@link Sanitizer} is. */
+export interface SanitizerOptions {
+  /** For rules that have two forms. Default strict. */
+  readonly ordering?: Ordering;
+  /** The same for single rules, by id. */
+  readonly orderings?: Readonly<Record<string, Ordering>>;
+  /** Rules that are not reported, by id. */
+  readonly ignore?: readonly string[];
+  /** Findings kept; further ones are counted. Default 1000. */
+  readonly maxFindings?: number;
+}
+
+/** A rule that was not judged, and why. */
+export interface Undecided {
+  readonly rule: string;
+  readonly why: string;
+}
+
+/** What {@link Sanitizer.report} gives. */
+export interface SanitizerReport {
+  readonly findings: readonly Finding[];
+  /** Findings beyond the limit. */
+  readonly more: number;
+  readonly undecided: readonly Undecided[];
+  /** What was too large to be judged, and how often. */
+  readonly capped: Readonly<Record<string, number>>;
+}
+
+const DEFAULT_MAX = 1000;
+/** Bytes of a page when an announcement does not say. */
+const PAGE_BYTES = 4096;
+const UNIT_BYTES = 8;
+
+/** See the module comment. Must be made before the SMMU's tables are in use for the history to be complete. */
+export class Sanitizer {
+  readonly #machine: Machine;
+  readonly #options: SanitizerOptions;
+  readonly #clock = new Clock();
+  readonly #history: History;
+  readonly #pages: Pages;
+  readonly #smmus = new Map<string, SmmuState>();
+  readonly #findings: Finding[] = [];
+  readonly #capped = new Map<string, number>();
+  readonly #noted = new Set<NoteKind>();
+  readonly #ignored: ReadonlySet<string>;
+  /** Bytes of the pages announced, by address. */
+  readonly #pageBytes = new Map<bigint, number>();
+  readonly #stop: () => void;
+  #more = 0;
+  /** Called with each finding as it is made. */
+  onFinding: ((finding: Finding) => void) | null = null;
+
+  /** Attaches. @throws RangeError for an unknown rule in the options */
+  constructor(machine: Machine, options: SanitizerOptions = {}) {
+    this.#machine = machine;
+    this.#options = options;
+    for (const id of [...(options.ignore ?? []), ...Object.keys(options.orderings ?? {})]) ruleNamed(id);
+    this.#ignored = new Set(options.ignore);
+    this.#history = new History(this.#clock);
+    const peek = new Peek(machine.memory);
+    this.#pages = new Pages(peek);
+    this.#pages.onStore = (unit, hi, lo) => {
+      this.#clock.tick();
+      this.#history.store(unit, hi, lo);
+    };
+    const context: Context = {
+      clock: this.#clock,
+      history: this.#history,
+      pages: this.#pages,
+      peek,
+      ordering: (rule) => options.orderings?.[rule] ?? options.ordering ?? 'strict',
+      noted: (kind) => this.#noted.has(kind),
+      report: (rule, message, subject, units) => this.#report(rule, message, subject, units ?? []),
+      capped: (what) => this.#capped.set(what, (this.#capped.get(what) ?? 0) + 1),
+    };
+    const neighbours = {
+      flushedElsewhere: (name: string, vmid: number): string =>
+        [...this.#smmus.values()].find((other) => other.name !== name && other.flushedVmid(vmid))?.name ?? '',
+    };
+    for (const smmu of machine.smmus) this.#smmus.set(smmu.name, new SmmuState(context, smmu, neighbours));
+    this.#stop = this.#attach();
+  }
+
+  #attach(): () => void {
+    const { memory, watch } = this.#machine;
+    const unwatch = watchStores(memory, (hi, lo, bytes) => this.#pages.stored(hi, lo, bytes));
+    const before = watch.observer;
+    const own = (act: Announcement): void => this.#observe(act);
+    const both: Observer =
+      before === null
+        ? own
+        : (act) => {
+            before(act);
+            own(act);
+          };
+    watch.observer = both;
+    return () => {
+      unwatch();
+      if (watch.observer === both) watch.observer = before;
+    };
+  }
+
+  /** Stops listening. Findings stay. */
+  detach(): void {
+    this.#stop();
+  }
+
+  #observe(act: Announcement): void {
+    this.#clock.tick();
+    if ('smmu' in act) this.#smmus.get(act.smmu)?.observe(act);
+  }
+
+  /** An ownership announcement: connect it to `LocalKernel.onNote`, or call it from a shim. See docs/sanitizer.md. */
+  readonly announce = (note: OwnershipNote): void => {
+    this.#clock.tick();
+    this.#noted.add(note.what);
+    if (note.what === 'vmid') this.#vmid(note);
+    else if (note.what === 'asid') this.#asid(note);
+    else if (note.what === 'page') this.#page(note);
+    else this.#operation(note);
+  };
+
+  #vmid({ act, where, id, owner }: OwnershipNote): void {
+    const vmids = this.#smmu(where).vmids;
+    const v = Number(id);
+    if (act === 'alloc') vmids.allocated(v, owner);
+    else if (act === 'give') vmids.given(v, owner);
+    else vmids.freed(v, owner);
+  }
+
+  #asid({ act, where, id, owner }: OwnershipNote): void {
+    for (const { name, asids, vmids } of this.#smmus.values()) {
+      if (where !== '' && where !== name) continue;
+      const ofHost = (vmid: number): boolean => vmid <= 0 || vmids.owner(vmid) === null;
+      if (act === 'free') asids.freed(Number(id), ofHost, owner);
+      else asids.allocated(Number(id), ofHost, owner);
+    }
+  }
+
+  #page({ act, id, owner, bytes }: OwnershipNote): void {
+    const size = bytes ?? this.#pageBytes.get(id) ?? PAGE_BYTES;
+    if (act === 'alloc') this.#pageBytes.set(id, size);
+    if (act !== 'free') return;
+    this.#pageBytes.delete(id);
+    this.#history.text('', `${owner} page 0x${id.toString(16)} (${size} bytes) given back`, { address: id });
+    const first = Number(id / BigInt(UNIT_BYTES));
+    for (const state of this.#smmus.values()) state.pageFreed(first, first + size / UNIT_BYTES);
+  }
+
+  #operation({ act, where, id, owner }: OwnershipNote): void {
+    if (act !== 'done') return;
+    this.#history.text(where, `${owner} done`, {});
+    for (const state of this.#smmus.values())
+      if (where === '') state.done(-1, owner);
+      else if (where === state.name) state.done(Number(id), owner);
+  }
+
+  #smmu(name: string): SmmuState {
+    const state = this.#smmus.get(name);
+    if (state === undefined) throw new RangeError(`no SMMU ${name}; there are ${[...this.#smmus.keys()].join(', ')}`);
+    return state;
+  }
+
+  /** Another driver takes the hardware over: owners are unknown again, hardware state is not. */
+  takeover(): void {
+    this.#clock.tick();
+    for (const { vmids, boot } of this.#smmus.values()) {
+      vmids.forgetOwners();
+      boot.takeover();
+    }
+  }
+
+  /** State of a VMID's life on an SMMU. @throws RangeError for an unknown SMMU */
+  vmidState(smmu: string, vmid: number): VmidState {
+    return this.#smmu(smmu).vmids.state(vmid);
+  }
+
+  /** StreamIDs whose STE, in memory or in a cache, may tag entries with a VMID. @throws RangeError for an unknown SMMU */
+  vmidUsers(smmu: string, vmid: number): number[] {
+    return this.#smmu(smmu)
+      .vmids.users(vmid)
+      .map(({ sid }) => sid);
+  }
+
+  #report(rule: string, message: string, subject: Subject, units: readonly (readonly [number, number])[]): void {
+    const info = ruleNamed(rule);
+    if (this.#ignored.has(rule)) return;
+    if (this.#findings.length >= (this.#options.maxFindings ?? DEFAULT_MAX)) {
+      this.#more++;
+      return;
+    }
+    const history = this.#history.lines({ subject, units });
+    const finding = { rule, severity: info.severity, message, subject, time: this.#clock.now, history };
+    this.#findings.push(finding);
+    this.onFinding?.(finding);
+  }
+
+  /** Findings so far, and what could not be judged. */
+  report(): SanitizerReport {
+    return {
+      findings: [...this.#findings],
+      more: this.#more,
+      undecided: RULES.map((rule) => this.#undecided(rule)).filter((one) => one !== undefined),
+      capped: Object.fromEntries(this.#capped),
+    };
+  }
+
+  #undecided(rule: RuleInfo): Undecided | undefined {
+    if (neverDecided(rule)) return { rule: rule.id, why: rule.undecidable ?? '' };
+    const missing = (rule.needs ?? []).filter((kind) => !this.#noted.has(kind));
+    if (missing.length === 0) return undefined;
+    return { rule: rule.id, why: `no announcements of ${missing.join(', ')}` };
+  }
+}
