@@ -65,6 +65,8 @@ export interface OwnershipNote {
   readonly where: string;
   readonly id: bigint;
   readonly owner: string;
+  /** Size of a page that is allocated; default 4096. */
+  readonly bytes?: number;
 }
 
 /** Names a place where the kernel may fail, be preempted or be watched: `cmdq:poll`, `alloc:cd-table`, `lock:asid`. */

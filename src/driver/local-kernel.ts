@@ -181,7 +181,7 @@ export class LocalKernel implements Kernel {
     this.mayFail(`alloc:${what}`, 'ENOMEM');
     const pa = this.#pages.alloc(bytes);
     if (pa === undefined) throw new KernelError('ENOMEM', `no ${bytes} contiguous bytes left for ${what}`);
-    this.announce({ what: 'page', act: 'alloc', where: '', id: pa, owner: what });
+    this.announce({ what: 'page', act: 'alloc', where: '', id: pa, owner: what, bytes });
     return pa;
   }
 
