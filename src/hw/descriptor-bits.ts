@@ -22,6 +22,8 @@ export const TABLE_OR_PAGE_LO = lo(TYPE, 'Type');
 /** Access flag of leaves; the same bit serves Table descriptors with HAFT. */
 export const AF_LO = lo(PAGE1, 'AF');
 export const NG_LO = lo(PAGE1, 'nG');
+/** Blocks only: the entry is not to be cached (3.21.1.1). */
+export const NT_LO = lo(pte1('4k', 2, 'block'), 'nT');
 export const DBM_HI = hi(PAGE1, 'DBM');
 export const CONTIGUOUS_HI = hi(PAGE1, 'Contiguous');
 export const SH_SHIFT = shift(PAGE1, 'SH');

@@ -9,6 +9,7 @@ import {
   CONTIGUOUS_HI,
   HIERARCHICAL_HI,
   NG_LO,
+  NT_LO,
   SH_MASK,
   SH_SHIFT,
   TABLE_OR_PAGE_LO,
@@ -61,7 +62,7 @@ export class Stage1Walker {
   level = 0;
   /** nG = 0. */
   global = false;
-  /** The leaf may be cached: its Access flag is set, or does not count. */
+  /** The leaf may be cached: its Access flag is set or does not count, and it is no block with nT. */
   cacheable = false;
 
   readonly #memory: Memory;
@@ -238,7 +239,7 @@ export class Stage1Walker {
     const sh = walk.ds ? walk.sh : (dLo >>> SH_SHIFT) & SH_MASK;
     this.attributes = withSh(mair, sh);
     this.global = (dLo & NG_LO) === 0;
-    this.cacheable = (dLo & AF_LO) !== 0 || walk.affd;
+    this.cacheable = ((dLo & AF_LO) !== 0 || walk.affd) && (level === 3 || (dLo & NT_LO) === 0);
     const run = (dHi & CONTIGUOUS_HI) !== 0 ? shift + (walk.runs[level + 1] ?? 0) : shift;
     this.sizeLog2 = run <= walk.inputBits ? run : shift;
   }

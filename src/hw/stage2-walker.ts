@@ -4,6 +4,7 @@ import { isDevice, stage2Types } from './attributes.ts';
 import {
   AF_LO,
   CONTIGUOUS_HI,
+  NT_LO,
   S2_MEMATTR_MASK,
   S2_MEMATTR_SHIFT,
   S2AP_WRITE_LO,
@@ -46,6 +47,8 @@ export class Stage2Walker {
   memAttr = 0;
   SH = 0;
   level = 0;
+  /** The leaf may be cached. */
+  cacheable = false;
   /** The last translation came out of the TLB. */
   hit = false;
 
@@ -106,6 +109,7 @@ export class Stage2Walker {
     this.memAttr = entry.attributes & S2_MEMATTR_MASK;
     this.SH = entry.attributes >>> 4;
     this.level = entry.level;
+    this.cacheable = true;
     this.hit = true;
     t.step(Step.TLB, entry.level, 2, hi, lo, this.paHi, this.paLo);
     return true;
@@ -228,8 +232,9 @@ export class Stage2Walker {
     this.SH = walk.ds ? walk.sh : (dLo >>> SH_SHIFT) & SH_MASK;
     const run = (dHi & CONTIGUOUS_HI) !== 0 ? shift + (walk.runs[level + 1] ?? 0) : shift;
     this.sizeLog2 = run <= walk.inputBits ? run : shift;
-    // A leaf whose Access flag is clear is not cached, unless the flag does not count (3.13.1).
-    if (this.#tlb.ipa.on && ((dLo & AF_LO) !== 0 || walk.affd)) this.#keep(config, hi, lo);
+    // Not cached: a leaf whose Access flag is clear, unless the flag does not count (3.13.1); a block with nT (3.21.1.1).
+    this.cacheable = ((dLo & AF_LO) !== 0 || walk.affd) && (level === 3 || (dLo & NT_LO) === 0);
+    if (this.#tlb.ipa.on && this.cacheable) this.#keep(config, hi, lo);
   }
 
   #keep(config: Stage2Config, hi: number, lo: number): void {

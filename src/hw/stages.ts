@@ -20,6 +20,8 @@ import { inputInRange } from './walk-config.ts';
 const BIT_55 = 1 << (55 - 32);
 /** Left and right by this: bit 55 is copied to bits 63:56. */
 const TAG_BITS = 8;
+/** IDR3.BBML: sizes may change without break-before-make. */
+const ANY_SIZE_BBML = 2;
 /** Size of a translation that no table limits. */
 const WHOLE = 64;
 
@@ -69,7 +71,7 @@ export class Stages {
     const hi = t.addrHi | 0;
     const lo = t.addrLo | 0;
     // Only Config = 100 compares with OAS; where stage 1 is skipped, IAS counts (3.4).
-    if (beyond(hi, ste.s1 || ste.s2 ? this.#caps.IAS : this.#caps.OAS))
+    if (ste.checksInput && beyond(hi, ste.s1 || ste.s2 ? this.#caps.IAS : this.#caps.OAS))
       return stageFault(t, F_ADDR_SIZE, false, FaultClass.IN, 0, 0);
     this.hit = false;
     this.ipaHi = hi;
@@ -114,7 +116,7 @@ export class Stages {
     if (this.#tlb.va.on) {
       const entry = this.#tlb.va.lookup(vaHi, lo, cd.group.salt, cd.leaves.id, cd.globals.id);
       if (entry !== null) {
-        if (this.#detectConflicts && this.#tlb.va.conflict(vaHi, lo, cd.group.salt, cd.leaves.id, cd.globals.id))
+        if (this.#detectConflicts && this.#conflict(cd, vaHi, lo))
           return stageFault(t, F_TLB_CONFLICT, false, FaultClass.IN, 0, 0);
         if (update === 0 || ((entry.perm1 | entry.perm2) & CLEAN) === 0)
           return this.#found(t, entry, vaHi, lo, need1, need2);
@@ -126,6 +128,14 @@ export class Stages {
       return false;
     }
     return this.#combine(t, ste, cd, half, vaHi, lo, need2, update, stage1Need(wanted, t.eventPnU));
+  }
+
+  /** More than one entry matches. From BBML 2 on, a difference in size is no conflict (3.21.1.3). */
+  #conflict(cd: CdEntry, hi: number, lo: number): boolean {
+    const { va } = this.#tlb;
+    const own = va.matches(hi, lo, cd.group.salt, cd.leaves.id);
+    const global = va.matches(hi, lo, cd.group.salt, cd.globals.id);
+    return this.#caps.BBML === ANY_SIZE_BBML ? own > 0 && global > 0 : own + global > 1;
   }
 
   /** The translation stands in the TLB, with the permissions it had when it was made. */
@@ -186,7 +196,7 @@ export class Stages {
     this.paLo = s2.paLo;
     this.sizeLog2 = Math.min(s1.sizeLog2, s2.sizeLog2);
     this.attributes = throughStage2(s1.attributes, ste.stage2.types, s2.memAttr, s2.SH);
-    if (this.#tlb.va.on && s1.cacheable) this.#keep(cd, half, vaHi, lo, true);
+    if (this.#tlb.va.on && s1.cacheable && s2.cacheable) this.#keep(cd, half, vaHi, lo, true);
     return true;
   }
 

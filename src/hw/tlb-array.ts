@@ -102,15 +102,12 @@ export class TlbArray {
     return null;
   }
 
-  /** Whether more than one entry covers (hi, lo) under the two tags. */
-  conflict(hi: number, lo: number, salt: number, tag: number, otherTag: number): boolean {
+  /** How many entries cover (hi, lo) under a tag. */
+  matches(hi: number, lo: number, salt: number, tag: number): number {
     let found = 0;
-    for (let i = 0; i < this.#sizeCount; i++) {
-      const size = this.#sizes[i] as number;
-      if (this.lookupSize(hi, lo, size, salt, tag, 0) !== null) found++;
-      if (this.lookupSize(hi, lo, size, salt, otherTag, 0) !== null) found++;
-    }
-    return found > 1;
+    for (let i = 0; i < this.#sizeCount; i++)
+      if (this.lookupSize(hi, lo, this.#sizes[i] as number, salt, tag, 0) !== null) found++;
+    return found;
   }
 
   /** As {@link lookup}, entries of 2^size bytes only. */

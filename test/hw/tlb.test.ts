@@ -320,11 +320,12 @@ describe('tags [3.17]', () => {
   });
 
   test('conflicting entries of two sizes: one of them is used, or F_TLB_CONFLICT [3.20.1]', () => {
-    for (const [tlbConflict, expected] of [
-      ['use-one', /^0x/],
-      ['fault', /event=0x20/],
+    for (const [BBML, tlbConflict, expected] of [
+      [1, 'use-one', /^0x/],
+      [1, 'fault', /event=0x20/],
+      [2, 'fault', /^0x/],
     ] as const) {
-      const lab = new Lab(labCaps(), { choices: { tlbConflict } });
+      const lab = new Lab(labCaps({}, {}, { BBML }), { choices: { tlbConflict } });
       const root = lab.pages();
       lab.map(1, root, 0x4000_0000n, RAM);
       lab.ste(1, { Config: 'S1_TRANS', S1ContextPtr: lab.cd({ TTB0: root >> 4n }) >> 6n });
@@ -335,6 +336,21 @@ describe('tags [3.17]', () => {
       expect(lab.go(1, 0x4000_0000n)).toMatch(expected);
     }
   });
+});
+
+test('a block with nT is used and not cached, at either stage [3.21.1.1]', () => {
+  const lab = new Lab();
+  const root = lab.pages();
+  lab.map(1, root, 0x4000_0000n, RAM, { nT: 1 }, { level: 2 });
+  lab.ste(1, { Config: 'S1_TRANS', S1ContextPtr: lab.cd({ TTB0: root >> 4n }) >> 6n });
+  const only2 = lab.pages();
+  lab.map(2, only2, 0x4000_0000n, RAM, { nT: 1 }, { level: 2 });
+  lab.ste(2, { Config: 'S2_TRANS', ...lab.s2(only2, 3) });
+  for (const sid of [1, 2]) {
+    expect(lab.go(sid, 0x4000_1000n)).toBe(`0x${(RAM + 0x1000n).toString(16)}`);
+    expect(isHit(lab, sid, 0x4000_1000n)).toBe(false);
+  }
+  expect([...lab.smmu.tlb.holdings()].filter((h) => h.cache === 'va' || h.cache === 'ipa')).toEqual([]);
 });
 
 describe('shapes', () => {
