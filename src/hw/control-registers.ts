@@ -130,7 +130,14 @@ export class ControlRegisters implements TranslationRegs {
   }
 }
 
-const cfg = (cell: Cell, field: 'FMT' | 'SPLIT' | 'LOG2SIZE'): number => STRTAB_BASE_CFG.of(cell.lo, field);
+/** Translation asks for these with every transaction. */
+const CFG = {
+  FMT: STRTAB_BASE_CFG.slot('FMT'),
+  SPLIT: STRTAB_BASE_CFG.slot('SPLIT'),
+  LOG2SIZE: STRTAB_BASE_CFG.slot('LOG2SIZE'),
+} as const;
+
+const cfg = (cell: Cell, field: keyof typeof CFG): number => (cell.lo >>> CFG[field].shift) & CFG[field].mask;
 
 /** GBPA with its Update handshake (6.3.14.1). */
 class GbpaUpdate implements Agent {
