@@ -26,6 +26,8 @@ export interface LocalKernelOptions {
   readonly pollTurns?: number;
   /** Whether mmio points are announced to listeners of {@link LocalKernel.onPoint}. Default true. */
   readonly mmioPoints?: boolean;
+  /** Which freed page is handed out again first. Default 'lowest'; 'latest' is what Linux's per-CPU lists do. */
+  readonly pageReuse?: 'lowest' | 'latest';
 }
 
 /** A planned failure: see {@link LocalKernel.failNth}. */
@@ -71,12 +73,19 @@ class LocalIds implements IdAllocator {
     if (id > this.#max) throw new KernelError(this.#exhausted, `no ${this.name} left in ${this.#min}..${this.#max}`);
     this.#taken.add(id);
     this.#hint = id + 1;
+    this.#announce('alloc', id);
     return id;
   }
 
   free(id: number): void {
     if (!this.#taken.delete(id)) throw new Error(`${this.name} ${id} is not allocated`);
     if (id < this.#hint) this.#hint = id;
+    this.#announce('free', id);
+  }
+
+  /** Tags of the TLB have owners that a listener wants to know. */
+  #announce(act: 'alloc' | 'free', id: number): void {
+    if (this.name === 'asid') this.#kernel.announce({ what: 'asid', act, where: '', id: BigInt(id), owner: this.name });
   }
 
   has(id: number): boolean {
@@ -112,7 +121,7 @@ export class LocalKernel implements Kernel {
 
   constructor(bus: Bus, options: LocalKernelOptions = {}) {
     this.bus = bus;
-    this.#pages = new PageAllocator(bus);
+    this.#pages = new PageAllocator(bus, options.pageReuse);
     this.#turns = options.pollTurns ?? 10_000;
     this.#mmioPoints = options.mmioPoints ?? true;
   }
