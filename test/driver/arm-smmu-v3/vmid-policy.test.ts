@@ -3,6 +3,7 @@ import { fromQwords, STE } from '../../../spec/index.ts';
 import type { DriverSettings, Hypervisor, VmidPolicyName } from '../../../src/driver/arm-smmu-v3/index.ts';
 import { iommuMap, iommuUnmap } from '../../../src/driver/iommu/index.ts';
 import type { Device, IommuDomain, IommufdViommu } from '../../../src/driver/iommu/ops.ts';
+import { KernelError } from '../../../src/driver/kernel.ts';
 import { linuxNesting, smallVmid } from '../../../src/hw/index.ts';
 import { Rig } from './rig.ts';
 import { deviceAttach, deviceDetach, FakeIommufd, hwptData, invalidation } from './shim.ts';
@@ -57,7 +58,10 @@ class TwoSmmus extends Rig {
   }
 
   nestedOnS2(name: string, s2: IommuDomain, vste = TRANSLATE): IommuDomain {
-    return this.driver.domainAllocNested(this.device(name), s2, {}, hwptData(vste));
+    const { driver } = this;
+    // What the core answers where the operation is missing.
+    if (!driver.domainAllocNested) throw new KernelError('EOPNOTSUPP', 'no domain_alloc_nested');
+    return driver.domainAllocNested(this.device(name), s2, {}, hwptData(vste));
   }
 
   attachTo(domain: IommuDomain, name: string): void {
