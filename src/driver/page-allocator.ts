@@ -17,11 +17,15 @@ export class PageAllocator {
   readonly #bus: Bus;
   readonly #free: Extent[];
   readonly #taken = new Map<number, number>();
+  /** Single pages given back, the latest last; null: they return to the free runs at once. */
+  readonly #hot: number[] | null;
   /** Pages below were handed out before and may hold old bytes; those above are as the machine was switched on. */
   #touched = 0;
 
-  constructor(bus: Bus) {
+  /** @param reuse 'latest': a single page that was given back is handed out first, as Linux's per-CPU lists do */
+  constructor(bus: Bus, reuse: 'lowest' | 'latest' = 'lowest') {
     this.#bus = bus;
+    this.#hot = reuse === 'latest' ? [] : null;
     this.#free = bus.firmware.ram
       .map(({ base, size }) => ({ first: Number(base >> BigInt(SHIFT)), end: Number((base + size) >> BigInt(SHIFT)) }))
       .sort((a, b) => a.first - b.first);
@@ -30,17 +34,25 @@ export class PageAllocator {
   /** Zeroed memory; undefined when nothing large enough is free. */
   alloc(bytes: number): Pa | undefined {
     const pages = Math.max(1, Math.ceil(bytes / (1 << SHIFT)));
+    const hot = pages === 1 ? this.#hot?.pop() : undefined;
+    if (hot !== undefined) return this.#handOut(hot, pages);
     const align = 2 ** Math.ceil(Math.log2(pages));
     for (const [i, extent] of this.#free.entries()) {
       const first = Math.ceil(extent.first / align) * align;
       if (first + pages > extent.end) continue;
       this.#take(i, extent, first, first + pages);
-      this.#taken.set(first, pages);
-      const pa = BigInt(first) << BigInt(SHIFT);
-      this.#zero(pa, first, pages);
-      return pa;
+      return this.#handOut(first, pages);
     }
-    return undefined;
+    if (this.#hot === null || this.#hot.length === 0) return undefined;
+    for (const page of this.#hot.splice(0)) this.#give({ first: page, end: page + 1 });
+    return this.alloc(bytes);
+  }
+
+  #handOut(first: number, pages: number): Pa {
+    this.#taken.set(first, pages);
+    const pa = BigInt(first) << BigInt(SHIFT);
+    this.#zero(pa, first, pages);
+    return pa;
   }
 
   /** Gives memory back. @throws Error if it is not allocated from here */
@@ -49,7 +61,8 @@ export class PageAllocator {
     const pages = this.#taken.get(first);
     if (pages === undefined) throw new Error(`0x${pa.toString(16)} is not allocated`);
     this.#taken.delete(first);
-    this.#give({ first, end: first + pages });
+    if (pages === 1 && this.#hot !== null) this.#hot.push(first);
+    else this.#give({ first, end: first + pages });
   }
 
   /** Number of allocations not given back. */

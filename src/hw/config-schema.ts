@@ -75,6 +75,9 @@ const options = z.strictObject({
       contiguous: z.boolean().optional(),
       translatedBeyondOas: z.enum(['abort', 'truncate']).optional(),
       streamTableBeyondOas: z.enum(['fault', 'truncate']).optional(),
+      s1ContextPtrBeyondIas: z.enum(['ill', 'stage2']).optional(),
+      s1CdMaxWithoutSubstreams: z.enum(['ignored', 'ill']).optional(),
+      stage2InputBeyondIas: z.enum(['address-size', 'stage2']).optional(),
       alloccfgWithoutMtcfg: z.boolean().optional(),
       httuUncached: z.enum(['atomic', 'abort']).optional(),
     })

@@ -2,7 +2,7 @@
 import type { Caps } from '../../spec/caps.ts';
 import { L1STD } from '../../spec/l1std.ts';
 import { slotValue, type Words } from '../../spec/layout.ts';
-import { firstSteProblem } from '../../spec/legality/ste.ts';
+import { firstSteProblem, steProblems } from '../../spec/legality/ste.ts';
 import { effectivePS, s2StartLevel, TG0_GRANULE } from '../../spec/sizes.ts';
 import { STE } from '../../spec/ste.ts';
 import { streamWorld, vmidUsed } from '../../spec/stream-world.ts';
@@ -110,13 +110,15 @@ export class SteEntry {
   /** Null where no stage translates. */
   readonly group: TagGroup | null;
   readonly stage2: Stage2Config | null;
+  /** An input beyond IAS or OAS is an address size fault; else stage 2 finds it out. Matters without stage 1. */
+  readonly checksInput: boolean;
   /** Generation of the tags it holds. */
   readonly generation: number;
 
   constructor(words: Words, caps: Caps, E2H: boolean, tlb: Tlb, choices: TranslationChoices) {
     this.words = words;
     this.config = slotValue(words, CONFIG);
-    this.rule = on(words, V) ? (firstSteProblem(words, caps)?.rule ?? '') : 'V';
+    this.rule = on(words, V) ? steRule(words, caps, choices) : 'V';
     const usable = this.rule === '';
     this.abort = usable && this.config < CONFIGS.BYPASS;
     const translating = usable && this.config >= CONFIGS.BYPASS;
@@ -146,8 +148,23 @@ export class SteEntry {
     this.VMID = usable && vmidUsed(words, caps) ? slotValue(words, S2VMID) : -1;
     this.generation = tlb.groups.generation;
     this.group = world === undefined ? null : tlb.groups.group(this.world, this.VMID);
+    this.checksInput = !this.s2 || this.s1 || choices.stage2InputBeyondIas === 'address-size';
     this.stage2 = this.s2 && this.group !== null ? stage2Of(words, caps, this.group, this.s1, choices) : null;
   }
+}
+
+/** Rules that a choice of the implementation takes out or puts in. */
+const CONTEXT_PTR_RULE = 'STE-S16';
+const CDMAX_RULE = 'S1CDMax';
+
+/** The rule that makes an STE ILLEGAL, or ''. */
+function steRule(words: Words, caps: Caps, choices: TranslationChoices): string {
+  const s1 = (slotValue(words, CONFIG) & CONFIGS.S1_TRANS) === CONFIGS.S1_TRANS;
+  if (choices.s1CdMaxWithoutSubstreams === 'ill' && s1 && caps.SSIDSIZE === 0 && on(words, S1CDMAX)) return CDMAX_RULE;
+  const first = firstSteProblem(words, caps)?.rule ?? '';
+  const nested = slotValue(words, CONFIG) === CONFIGS.NESTED;
+  if (first !== CONTEXT_PTR_RULE || !nested || choices.s1ContextPtrBeyondIas === 'ill') return first;
+  return steProblems(words, caps).find(({ rule }) => rule !== CONTEXT_PTR_RULE)?.rule ?? '';
 }
 
 /** {@link SteEntry.plain}: stage 1 does not take part. */

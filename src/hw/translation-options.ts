@@ -16,6 +16,12 @@ export interface TranslationChoices {
   readonly alloccfgWithoutMtcfg: boolean;
   /** Hardware updates of descriptors whose walks are Non-cacheable or Write-through (5.2 S2IR0, 3.15). */
   readonly httuUncached: 'atomic' | 'abort';
+  /** With stage 2 on, a S1ContextPtr beyond IAS: an ILLEGAL STE, or the CD fetch faults at stage 2 (3.4.3; QEMU). */
+  readonly s1ContextPtrBeyondIas: 'ill' | 'stage2';
+  /** S1CDMax above 0 without SubstreamIDs: IGNORED (5.2 S1CDMax), or an ILLEGAL STE as in QEMU, which is a deviation. */
+  readonly s1CdMaxWithoutSubstreams: 'ignored' | 'ill';
+  /** Stage 2 alone, input beyond IAS: a stage 1 address size fault (3.4), or left to stage 2 as in QEMU, a deviation. */
+  readonly stage2InputBeyondIas: 'address-size' | 'stage2';
 }
 
 /** The first value of each choice. */
@@ -26,6 +32,9 @@ export const DEFAULT_CHOICES: TranslationChoices = {
   streamTableBeyondOas: 'fault',
   alloccfgWithoutMtcfg: true,
   httuUncached: 'atomic',
+  s1ContextPtrBeyondIas: 'ill',
+  s1CdMaxWithoutSubstreams: 'ignored',
+  stage2InputBeyondIas: 'address-size',
 };
 
 /** What a translator is made with. What is left out has its default. */

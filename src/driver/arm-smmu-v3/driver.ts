@@ -72,6 +72,8 @@ export class ArmSmmuDriver implements IommuOps {
   readonly blockedDomain: StaticDomain;
   /** A VM's PASID table is its own: a nested RID's handler gets all its PASIDs' faults. */
   readonly userPasidTable = true;
+  /** Absent where a nested domain needs a vIOMMU, as in Linux 7.2: the core tests for the op before all else. */
+  readonly domainAllocNested?: NonNullable<IommuOps['domainAllocNested']>;
   readonly #impl: (kernel: Kernel, node: SmmuNode) => SmmuImpl | null;
   readonly #smmus = new Map<string, Smmu>();
   readonly #quarantine: Quarantine;
@@ -117,6 +119,8 @@ export class ArmSmmuDriver implements IommuOps {
       ...this.#nestedOps,
       cacheInvalidateUser: (domain, array) => this.#invalidateDirect(nestedOf(domain), array),
     };
+    if (this.parts.vmidPolicy.nestedWithoutViommu)
+      this.domainAllocNested = (dev, parent, flags, data) => this.#allocNestedOnParent(dev, parent, flags, data);
     this.#viommuOps = {
       destroy: vsmmuDestroy,
       allocDomainNested: (viommu, flags, data) => allocDomainNested(viommu, flags, data, this.#nestedOps, this),
@@ -309,7 +313,7 @@ export class ArmSmmuDriver implements IommuOps {
     if (asid !== 0) this.#freeAsid(domain.smmus, asid);
   }
 
-  domainAllocNested(dev: Device, parent: IommuDomain, flags: PagingFlags, userData: UserData): IommuDomain {
+  #allocNestedOnParent(dev: Device, parent: IommuDomain, flags: PagingFlags, userData: UserData): IommuDomain {
     const { smmu, node } = masterOf(dev);
     return allocNestedOnParent(smmu, parent, node.canWbs, flags, userData, this.#nestedDirectOps, this);
   }

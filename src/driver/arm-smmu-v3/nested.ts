@@ -54,6 +54,9 @@ const ALLOWED = STE.mask([
   'EATS',
 ]);
 
+/** Address bits that the kernel knows (STRTAB_STE_0_S1CTXPTR_MASK); the field itself has had 56 since DPT. */
+const CONTEXT_PTR_BITS = 52n;
+
 const CONFIGS = STE.fields.Config.values;
 const EATS = STE.fields.EATS.values;
 
@@ -72,6 +75,8 @@ function validateVste(vste: Words): AcceptedVste {
   for (let i = 0; i < VSTE_WORDS; i++)
     if (((ste[i] ?? 0) & ~(ALLOWED[i] ?? 0)) !== 0)
       throw new KernelError('EIO', `the vSTE sets bits in word ${i >>> 1} that a VM may not set`);
+  if (STE.address(ste, 'S1ContextPtr') >> CONTEXT_PTR_BITS !== 0n)
+    throw new KernelError('EIO', `vSTE.S1ContextPtr has more than ${CONTEXT_PTR_BITS} bits`);
   const config = STE.num(ste, 'Config');
   if (config !== CONFIGS.ABORT && config !== CONFIGS.BYPASS && config !== CONFIGS.S1_TRANS)
     throw new KernelError('EIO', `vSTE.Config ${config} is not abort, bypass or stage 1`);

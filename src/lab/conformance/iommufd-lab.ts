@@ -3,7 +3,16 @@ import { CMD_CFGI_CD, CMD_SYNC, commandOf, fromQwords, STE, type Words } from '.
 import { ArmSmmuDriver } from '../../driver/arm-smmu-v3/index.ts';
 import { IommuCore } from '../../driver/iommu/index.ts';
 import { LocalKernel } from '../../driver/local-kernel.ts';
-import { configFromIds, createMachine, type EndpointSetup, type Machine, qemuVirt, VIRT } from '../../hw/index.ts';
+import {
+  type CommandAct,
+  configFromIds,
+  createMachine,
+  type EndpointSetup,
+  type Machine,
+  qemuVirt,
+  type SmmuConfig,
+  VIRT,
+} from '../../hw/index.ts';
 import { IommufdContext, VfioDevice } from '../../iommufd/index.ts';
 import { PAGE_BYTES, PAGE_SIZE } from '../../iommufd/process.ts';
 import { AddressSpace, PageList } from '../vmm/address-space.ts';
@@ -95,6 +104,19 @@ export function commandWords(text: string): Words {
   return fromQwords(text.split(',').map((word) => BigInt(`0x${word}`)));
 }
 
+/** The recorded hardware, QEMU's, with what it does otherwise than the specification says. */
+function recordedSmmu({ registers }: Recording): SmmuConfig {
+  return configFromIds(Object.fromEntries(registers), {
+    ...qemuVirt.options,
+    choices: {
+      ...qemuVirt.options?.choices,
+      s1ContextPtrBeyondIas: 'stage2',
+      s1CdMaxWithoutSubstreams: 'ill',
+      stage2InputBeyondIas: 'stage2',
+    },
+  });
+}
+
 /** What one sequence is replayed on. */
 export class IommufdLab {
   readonly machine: Machine;
@@ -108,24 +130,33 @@ export class IommufdLab {
   readonly ctx: IommufdContext;
   /** Commands consumed since the last {@link takeCommands}. */
   #commands: string[] = [];
+  /** Index of the command that stopped the queue; -1: none. */
+  #refusedIndex = -1;
 
   constructor(recording: Recording, sequence: Sequence, devices: readonly TestDevice[]) {
     const names = new Map(devices.map(({ bdf, sid }) => [sid, bdf]));
     this.machine = createMachine({
-      smmus: [{ config: configFromIds(Object.fromEntries(recording.registers), qemuVirt.options), base: VIRT.smmu }],
+      smmus: [{ config: recordedSmmu(recording), base: VIRT.smmu }],
       endpoints: endpointsOf(functionsOf(sequence.phases[0], devices), names),
       ram: [VIRT.ram],
       observer: (act) => {
-        if (act.kind === 'command') this.#commands.push(printCommand(act.words));
+        if (act.kind === 'command' || act.kind === 'command-error') this.#note(act);
       },
     });
-    this.kernel = new LocalKernel(this.machine.bus);
+    this.kernel = new LocalKernel(this.machine.bus, { pageReuse: 'latest' });
     this.driver = new ArmSmmuDriver(this.kernel, { vmidPolicy: 'at-domain-alloc', quirks: 'linux-7.2' });
     this.core = new IommuCore(this.kernel);
     for (const iommu of this.driver.probeAll()) this.core.registerIommu(iommu, this.machine.bus.firmware.devices);
     this.#mapAreas(recording);
     this.ctx = this.#openContext();
     for (const { bdf } of devices) this.#addDevice(bdf);
+  }
+
+  /** The recorded hardware takes CMD_ATC_INV without ATS; here the driver overwrites the one that was refused. */
+  #note(act: CommandAct): void {
+    const overwritten = this.#refusedIndex === act.index;
+    this.#refusedIndex = act.kind === 'command-error' ? act.index : -1;
+    if (!overwritten) this.#commands.push(printCommand(act.words));
   }
 
   #openContext(): IommufdContext {

@@ -124,6 +124,7 @@ function compareCommands(phase: PhaseRecord, got: readonly string[], gotLines: r
     );
   }
   if (lines === undefined || differences.length > 0) return differences;
+  // What comes after the last pair belongs to the lines up to the stop.
   for (const [i, [line, count]] of lines.entries()) {
     const mine = gotLines[i];
     if (mine?.[0] === line && mine[1] === count) continue;
