@@ -100,7 +100,8 @@ export class Stage1Walker {
     let tableHi = walk.ttbHi;
     let tableLo = walk.ttbLo;
     let taken = 0;
-    if (this.#tlb.s1Tables.on) {
+    const caching = this.#tlb.s1Tables.on;
+    if (caching) {
       const known = this.#deepest(config.tables, walk, hi, lo);
       if (known !== null) {
         level = known.level + 1;
@@ -159,7 +160,7 @@ export class Stage1Walker {
       if (!half.HAD) taken |= dHi & HIERARCHICAL_HI;
       tableHi = outHi;
       tableLo = dLo & (-1 << walk.granule);
-      if (this.#tlb.s1Tables.on) this.#keepTable(config.tables, walk, hi, lo, level, shift, tableHi, tableLo, taken);
+      if (caching) this.#keepTable(config.tables, walk, hi, lo, level, shift, tableHi, tableLo, taken);
       level++;
       shift -= walk.stride;
       mask = walk.mask;

@@ -131,7 +131,8 @@ export class Stage2Walker {
     let mask = walk.startMask;
     let tableHi = walk.ttbHi;
     let tableLo = walk.ttbLo;
-    if (this.#tlb.s2Tables.on) {
+    const caching = this.#tlb.s2Tables.on;
+    if (caching) {
       const known = this.#deepest(config, hi, lo);
       if (known !== null) {
         level = known.level + 1;
@@ -176,7 +177,7 @@ export class Stage2Walker {
       }
       tableHi = outHi;
       tableLo = dLo & (-1 << walk.granule);
-      if (this.#tlb.s2Tables.on) this.#keepTable(config, hi, lo, level, shift, tableHi, tableLo);
+      if (caching) this.#keepTable(config, hi, lo, level, shift, tableHi, tableLo);
       level++;
       shift -= walk.stride;
       mask = walk.mask;
