@@ -36,7 +36,6 @@ const UNIMPLEMENTED: readonly (readonly [condition: string, what: string])[] = [
   ['AIDR.ArchMajorRev', 'AIDR.ArchMajorRev must be 0 (SMMUv3)'],
   ['AIDR.ArchMinorRev>=4', 'v3.4 is not implemented: AIDR.ArchMinorRev must be at most 3'],
   ['IDR0.ATOS', 'address translation operations are not implemented: IDR0.ATOS must be 0'],
-  ['IDR1.ECMDQ', 'enhanced Command queues are not implemented: IDR1.ECMDQ must be 0'],
 ];
 
 /** Everything wrong with ID registers, one sentence each; empty for what can be built. */

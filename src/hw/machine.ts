@@ -119,7 +119,7 @@ export class Machine {
       { memory: this.memory, interrupts, endpoints, watch: this.watch, schedule: this.conductor.schedule },
       translation,
     );
-    this.map.add(setup.base, BigInt(FOOTPRINT), smmu);
+    this.map.add(setup.base, BigInt(smmu.bytes), smmu);
     this.conductor.add(...smmu.agents);
     this.conductor.addSpeculator(...smmu.caches.speculators);
     if (setup.cmdqv !== undefined) this.#addCmdqv(smmu, setup.cmdqv, setup.cmdqv.irq ?? defaultIrqs(index).cmdqv);

@@ -2,7 +2,7 @@
 import { type Caps, capsOf } from '../../spec/caps.ts';
 import { EVENT_BYTES } from '../../spec/events.ts';
 import type { Words } from '../../spec/layout.ts';
-import { GERROR } from '../../spec/registers.ts';
+import { GERROR, OPTIONAL_PAGES } from '../../spec/registers.ts';
 import { CommandQueue } from './command-queue.ts';
 import type { CommandStream, CommandTarget, EndpointPort } from './commands/context.ts';
 import { perform } from './commands/index.ts';
@@ -10,6 +10,7 @@ import { PendingInvalidations } from './commands/pending.ts';
 import { DEFAULT_OPTIONS, ID_REGISTERS, type IdRegisters, type SmmuConfig, type SmmuOptions } from './config.ts';
 import { checkedIds } from './config-check.ts';
 import { ControlRegisters } from './control-registers.ts';
+import { EnhancedQueues } from './ecmdq.ts';
 import { EventQueue } from './event-queue.ts';
 import { fillEvent } from './event-record.ts';
 import { C_BAD_STREAMID } from './faults.ts';
@@ -49,7 +50,10 @@ export class Smmu implements CommandTarget {
   readonly signals: Interrupts;
   readonly eventQueue: EventQueue;
   readonly commandQueue: CommandQueue;
+  readonly enhancedQueues: EnhancedQueues;
   readonly invalidations: PendingInvalidations;
+  /** Bytes of register space from SMMU_BASE on. */
+  readonly bytes: number;
   readonly stalls: Stalls;
   readonly priQueue: PriQueue;
   readonly caches: TranslationUnit;
@@ -87,7 +91,7 @@ export class Smmu implements CommandTarget {
       file,
       watch,
       (field, _, after) => this.#updated(field, after),
-      () => true,
+      () => this.enhancedQueues.off,
     );
     this.signals = new Interrupts(name, file, watch, ports.interrupts);
     this.errors = new GlobalErrors(name, file, watch, (bits) => {
@@ -110,12 +114,21 @@ export class Smmu implements CommandTarget {
     });
     this.invalidations = new PendingInvalidations(name, schedule, (words, stream) => perform(words, this, stream));
     this.commandQueue = new CommandQueue(name, file, this.regs, this.errors, memory, this, watch);
+    const { errors } = this;
+    this.enhancedQueues = new EnhancedQueues(name, file, OPTIONAL_PAGES, {
+      memory,
+      errors,
+      target: this,
+      schedule,
+      watch,
+    });
+    this.bytes = OPTIONAL_PAGES + this.enhancedQueues.bytes;
   }
 
   /** What moves by itself, in the order in which an eager machine lets it. */
   get agents(): Agent[] {
-    const { regs, signals, commandQueue, invalidations, eventQueue, stalls } = this;
-    return [regs.cr0, regs.gbpa, signals.irqCtrl, commandQueue, invalidations, eventQueue, stalls];
+    const { regs, signals, commandQueue, enhancedQueues, invalidations, eventQueue, stalls } = this;
+    return [regs.cr0, regs.gbpa, signals.irqCtrl, commandQueue, enhancedQueues, invalidations, eventQueue, stalls];
   }
 
   mmioRead32(offset: number): number {
@@ -174,6 +187,9 @@ export class Smmu implements CommandTarget {
       ...stesNaming(VMID, this.#memory, this.caps, this.regs),
       ...this.caches.vmidHolders(VMID),
       ...commandsNaming(VMID, this.#memory, this.commandQueue),
+      ...this.enhancedQueues.queues
+        .filter((queue) => queue.enabled)
+        .flatMap((queue) => commandsNaming(VMID, this.#memory, queue)),
       ...this.holders.flatMap((holders) => holders(VMID)),
     ];
   }
