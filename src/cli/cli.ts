@@ -8,7 +8,8 @@ interface Entry {
   load(): Promise<Verb>;
 }
 
-const VERBS: Readonly<Record<string, Entry>> = {
+/** All verbs, by name. */
+export const VERBS: Readonly<Record<string, Entry>> = {
   demo: {
     summary: "a real kernel's dump, and a nested VM on two SMMUs",
     load: async () => (await import('./verbs/demo.ts')).verb,
@@ -32,6 +33,14 @@ const VERBS: Readonly<Record<string, Entry>> = {
   diff: {
     summary: 'two STEs or CDs with a safe way from one to the other, or two images',
     load: async () => (await import('./verbs/diff.ts')).verb,
+  },
+  explain: {
+    summary: 'a kernel log, serial log or QEMU trace, with answers in it',
+    load: async () => (await import('./verbs/explain.ts')).verb,
+  },
+  serve: {
+    summary: 'the model behind a qtest socket, for clients written for QEMU',
+    load: async () => (await import('./verbs/serve.ts')).verb,
   },
   spec: {
     summary: 'the layout tables: registers, structures, commands, events, ioctls',

@@ -8,7 +8,8 @@ import { wrap } from '../text.ts';
 
 const HELP = `smmulab demo [--json]
 
-Decodes a dump of a real Linux and translates one of its IOVAs; then runs one VM on a host with two SMMUs.
+Decodes a dump of a real Linux and translates one of its IOVAs; then runs one VM on a host with
+two SMMUs.
 
 Exit code: 0.
 `;
