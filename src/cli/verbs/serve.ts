@@ -8,7 +8,8 @@ import { COMMON, choice, flag, number, readArgs, text } from '../options.ts';
 const HELP = `smmulab serve --qtest ADDRESS [--machine virt] [--shared] [--schedule S] [--seed N]
 
 Answers the qtest protocol, so that a client written for QEMU drives this model. ADDRESS is
-${QTEST_ADDRESS_FORM} (port 0: any free one). Prints where it listens; stops on SIGINT or SIGTERM.
+${QTEST_ADDRESS_FORM} (port 0: any free one). Prints where it listens; stops on
+SIGINT or SIGTERM.
 
   --machine virt     QEMU's virt machine with its SMMUv3 and three iommu-testdev functions
   --shared           one machine for all connections; without it, each gets one at power-on
