@@ -2,7 +2,6 @@ import {
   CERROR,
   CMD_SYNC,
   CMDQ_CONS,
-  CMDQ_PROD,
   COMMAND_BYTES,
   commandOf,
   opcodeOf,
@@ -11,6 +10,8 @@ import {
 } from '../../../spec/index.ts';
 import type { Pa } from '../../hw/bus.ts';
 import type { Kernel } from '../kernel.ts';
+
+const RD = CMDQ_CONS.slot('RD');
 
 /** How a CMD_SYNC signals: nothing (a Tegra VCMDQ), an event, or a write of zero over its own slot (MSIPOLL). */
 export type SyncSignal = 'SIG_NONE' | 'SIG_SEV' | 'SIG_IRQ';
@@ -68,6 +69,9 @@ export class CommandQueue implements CommandSink {
   readonly #entries: number;
   /** Index and wrap bit. */
   readonly #mask: number;
+  readonly #baseHi: number;
+  readonly #baseLo: number;
+  readonly #sync: Words;
   #prod = 0;
   /** The last CONS read: polled again only when the ring looks full. */
   #cons = 0;
@@ -82,6 +86,9 @@ export class CommandQueue implements CommandSink {
     this.name = setup.name;
     this.#entries = 2 ** setup.log2size;
     this.#mask = 2 * this.#entries - 1;
+    this.#baseHi = Number(setup.base >> 32n);
+    this.#baseLo = Number(setup.base & 0xffff_ffffn);
+    this.#sync = CMD_SYNC.encode({ CS: setup.signal === 'SIG_NONE' ? 'SIG_NONE' : 'SIG_SEV', ...SYNC_ATTRIBUTES });
   }
 
   get base(): Pa {
@@ -146,27 +153,33 @@ export class CommandQueue implements CommandSink {
     if (sync) this.#put(this.#syncCommand());
     // Entries, and the structures they are about, before the index that makes hardware read them.
     this.#kernel.dmaWmb('cmdq:entries');
-    this.#kernel.write32Relaxed('cmdq:prod', this.#setup.prodReg, CMDQ_PROD.value({ WR: this.#prod }));
+    this.#kernel.write32Relaxed('cmdq:prod', this.#setup.prodReg, this.#prod);
     return true;
   }
 
   /** This queue's CMD_SYNC for the next slot (`arm_smmu_cmdq_build_sync_cmd`). */
   #syncCommand(): Words {
-    const { signal } = this.#setup;
+    if (this.#setup.signal !== 'SIG_IRQ') return this.#sync;
     return CMD_SYNC.encode({
-      CS: signal,
+      CS: 'SIG_IRQ',
       ...SYNC_ATTRIBUTES,
-      MSIAddress: signal === 'SIG_IRQ' ? this.#slot(this.#prod) >> 2n : 0n,
+      MSIAddress: this.#slot(this.#prod) >> BigInt(CMD_SYNC.field('MSIAddress').address ?? 0),
     });
   }
 
   #slot(index: number): Pa {
-    return this.#setup.base + BigInt((index & (this.#entries - 1)) * COMMAND_BYTES);
+    return this.#setup.base + BigInt(this.#offset(index));
+  }
+
+  #offset(index: number): number {
+    return (index & (this.#entries - 1)) * COMMAND_BYTES;
   }
 
   #put(command: Words): void {
-    const slot = this.#slot(this.#prod);
-    for (const [i, qword] of toQwords(command).entries()) this.#kernel.bus.store64(slot + BigInt(8 * i), qword);
+    // The ring is aligned to its size: an entry's address is the base with other low bits.
+    const at = (this.#baseLo + this.#offset(this.#prod)) >>> 0;
+    for (let i = 0; i < COMMAND_BYTES / 4; i += 2)
+      this.#kernel.bus.storePair(this.#baseHi, at + 4 * i, command[i + 1] ?? 0, command[i] ?? 0);
     this.#prod = (this.#prod + 1) & this.#mask;
   }
 
@@ -181,7 +194,7 @@ export class CommandQueue implements CommandSink {
   /** True, so that it chains in conditions. */
   #readCons(): true {
     const cons = this.#kernel.read32('cmdq:cons', this.#setup.consReg);
-    this.#cons = CMDQ_CONS.of(cons, 'RD') & this.#mask;
+    this.#cons = (cons >>> RD.shift) & RD.mask & this.#mask;
     return true;
   }
 
@@ -233,11 +246,7 @@ export class CommandQueue implements CommandSink {
       'err',
       `${this.name}: skipping command in error state: ${name} ${toQwords(bad).map(hex).join(' ')}`,
     );
-    const sync = CMD_SYNC.encode({
-      CS: this.#setup.signal === 'SIG_NONE' ? 'SIG_NONE' : 'SIG_SEV',
-      ...SYNC_ATTRIBUTES,
-    });
-    for (const [i, qword] of toQwords(sync).entries()) bus.store64(slot + BigInt(8 * i), qword);
+    for (const [i, qword] of toQwords(this.#sync).entries()) bus.store64(slot + BigInt(8 * i), qword);
   }
 }
 

@@ -60,6 +60,8 @@ export class PagingDomain implements TrackingDomain {
   readonly nestParent: boolean;
   readonly table: IoPageTable;
   readonly pgsizeBitmap: bigint;
+  /** log2 of the smallest page. */
+  readonly #tg: number;
   readonly aperture: { readonly start: bigint; readonly end: bigint };
   readonly name: string;
   readonly dirtyOps?: DirtyOps;
@@ -90,6 +92,7 @@ export class PagingDomain implements TrackingDomain {
     this.vm = flags.vm ?? this.name;
     const config = tableConfig(smmu, kind, flags);
     this.pgsizeBitmap = config.pgsizeBitmap;
+    this.#tg = (config.pgsizeBitmap & -config.pgsizeBitmap).toString(2).length - 1;
     this.aperture = aperture(config.ias);
     this.table = smmu.parts.pageTable(smmu.kernel, config, {
       flushWalk: (iova, size, granule) => void this.invRange({ iova, size, granule, leaf: false }),
@@ -106,9 +109,14 @@ export class PagingDomain implements TrackingDomain {
 
   /** Invalidates a range on every SMMU and device (`arm_smmu_domain_inv_range`). False: timed out. */
   invRange(range: Omit<InvRange, 'tg'>): boolean {
-    const smallest = this.pgsizeBitmap & -this.pgsizeBitmap;
-    const tg = smallest.toString(2).length - 1;
-    return this.smmu.parts.invalidation.invRange(this.smmu.kernel, this.invs, { ...range, tg });
+    const { iova, size, granule, leaf } = range;
+    return this.smmu.parts.invalidation.invRange(this.smmu.kernel, this.invs, {
+      iova,
+      size,
+      granule,
+      leaf,
+      tg: this.#tg,
+    });
   }
 }
 

@@ -19,6 +19,7 @@ import type {
   ViommuOps,
 } from '../iommu/ops.ts';
 import { type Kernel, KernelError, type Lock } from '../kernel.ts';
+import { tegra241Impl } from '../tegra241/cmdqv.ts';
 import { attachNested, attachPaging, attachStatic, masterOf } from './attach-domains.ts';
 import {
   dirtyOps,
@@ -58,7 +59,7 @@ const MSI_IOVA = { start: 0x800_0000n, length: 0x10_0000n } as const;
 export interface DriverExtras {
   /** Replaces or wraps parts. */
   readonly parts?: (shipped: DriverParts) => DriverParts;
-  /** The companion of an SMMU (`arm_smmu_impl_probe`); null: none. */
+  /** The companion of an SMMU (`arm_smmu_impl_probe`); null: none. Default: the Tegra241 CMDQV that firmware names. */
   readonly impl?: (kernel: Kernel, node: SmmuNode) => SmmuImpl | null;
 }
 
@@ -91,7 +92,7 @@ export class ArmSmmuDriver implements IommuOps {
     this.options = optionsOf(settings);
     const shipped = driverParts(kernel, this.options);
     this.parts = extras.parts?.(shipped) ?? shipped;
-    this.#impl = extras.impl ?? (() => null);
+    this.#impl = extras.impl ?? tegra241Impl();
     this.#quarantine = new Quarantine(this.options.quirks.has('sync-timeout-ignored'));
     this.#asidLock = kernel.lock('asid');
     this.identityDomain = this.#staticDomain('identity');

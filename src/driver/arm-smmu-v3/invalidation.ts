@@ -2,7 +2,14 @@
  * Invalidation arrays: what has to be invalidated when a domain changes, for every SMMU and device it is attached to
  * (kernel: `struct arm_smmu_invs`, `arm_smmu_invs_merge`, `_unref`, `_purge`, `arm_smmu_domain_inv_range`).
  */
-import { CMD_TLBI_EL2_VA, CMD_TLBI_NH_VA, CMD_TLBI_S2_IPA, type Words } from '../../../spec/index.ts';
+import {
+  CMD_TLBI_EL2_VA,
+  CMD_TLBI_NH_VA,
+  CMD_TLBI_S2_IPA,
+  type CommandLayout,
+  type Slot,
+  type Words,
+} from '../../../spec/index.ts';
 import type { Kernel } from '../kernel.ts';
 import { CommandBatch, issueWithSync } from './command-batch.ts';
 import { atcInvAll, atcInvRange, tlbiEl2Asid, tlbiNhAll, tlbiNhAsid, tlbiS12Vmall } from './commands.ts';
@@ -124,6 +131,7 @@ function wholeTag(inv: InvKey): Words {
   return tlbiS12Vmall(inv.id);
 }
 
+/** Operands of a command by address besides tag and address. */
 interface RangeFields {
   readonly NUM: number;
   readonly SCALE: number;
@@ -133,16 +141,45 @@ interface RangeFields {
 
 const PAGE_SHIFT = 12n;
 
-/** One command by address (`size_opcode`). */
-function byAddress(inv: InvKey, address: bigint, leaf: boolean, fields: RangeFields): Words {
-  const common = { ...fields, Leaf: leaf ? 1 : 0, Address: address >> PAGE_SHIFT } as const;
-  if (inv.type !== 'S1_ASID') return CMD_TLBI_S2_IPA.encode({ ...common, VMID: inv.id });
-  return inv.smmu.features.e2h
-    ? CMD_TLBI_EL2_VA.encode({ ...common, ASID: inv.id })
-    : CMD_TLBI_NH_VA.encode({ ...common, ASID: inv.id });
+/** The fields of a command by address as places in its words: unmap is the hot path. */
+function byAddressMaker(
+  layout: CommandLayout,
+  tagName: string,
+): (tag: number, page: bigint, leaf: boolean, f: RangeFields) => Words {
+  const base = layout.encode();
+  const [NUM, SCALE, TG, TTL, LEAF, TAG] = ['NUM', 'SCALE', 'TG', 'TTL', 'Leaf', tagName].map((name) =>
+    layout.slot(name as 'Opcode'),
+  ) as [Slot, Slot, Slot, Slot, Slot, Slot];
+  const pieces = layout.parts('Address' as 'Opcode');
+  const put = (words: Words, { word, shift, mask }: Slot, value: number): void => {
+    words[word] = ((words[word] ?? 0) | ((value & mask) << shift)) >>> 0;
+  };
+  return (tag, page, leaf, { NUM: num, SCALE: scale, TG: tg, TTL: ttl }) => {
+    const words = base.slice();
+    put(words, NUM, num);
+    put(words, SCALE, scale);
+    put(words, TG, tg);
+    put(words, TTL, ttl);
+    put(words, LEAF, leaf ? 1 : 0);
+    put(words, TAG, tag);
+    for (const piece of pieces) put(words, piece, Number((page >> BigInt(piece.at)) & BigInt(piece.mask)));
+    return words;
+  };
 }
 
-const log2 = (size: bigint): number => size.toString(2).length - 1;
+const s2Ipa = byAddressMaker(CMD_TLBI_S2_IPA as CommandLayout, 'VMID');
+const nhVa = byAddressMaker(CMD_TLBI_NH_VA as CommandLayout, 'ASID');
+const el2Va = byAddressMaker(CMD_TLBI_EL2_VA as CommandLayout, 'ASID');
+
+/** One command by address (`size_opcode`). */
+function byAddress(inv: InvKey, address: bigint, leaf: boolean, fields: RangeFields): Words {
+  const make = inv.type !== 'S1_ASID' ? s2Ipa : inv.smmu.features.e2h ? el2Va : nhVa;
+  return make(inv.id, address >> PAGE_SHIFT, leaf, fields);
+}
+
+/** Position of the highest one; sizes are powers of two mostly. */
+const log2 = (size: bigint): number =>
+  31 - Math.clz32(Number(size >> 32n) || Number(size)) + (size >> 32n === 0n ? 0 : 32);
 
 const trailingZeros = (value: bigint): number => log2(value & -value);
 

@@ -1,6 +1,7 @@
 /** What the driver is put together from. A test, or a bug of the zoo, hands in a wrapped part. */
 import type { Words } from '../../../spec/index.ts';
 import type { IdAllocator, Kernel } from '../kernel.ts';
+import { type VintfPart, vintfPart } from '../tegra241/vintf.ts';
 import { type AttachPart, attachPart } from './attach.ts';
 import { makeS1Cd, makeSvaCd } from './cd.ts';
 import type { CommandSink } from './command-queue.ts';
@@ -33,6 +34,8 @@ export interface DriverParts {
   readonly attach: AttachPart;
   readonly nested: NestedPart;
   readonly vmidPolicy: VmidPolicy;
+  /** Register sequences of a Tegra241 CMDQV. */
+  readonly vintf: VintfPart;
   /** ASIDs of all SMMUs (`arm_smmu_asid_xa`). */
   readonly asids: IdAllocator;
   readonly makers: Makers;
@@ -52,6 +55,7 @@ export function driverParts(kernel: Kernel, options: DriverOptions): DriverParts
     attach: attachPart,
     nested: nestedPart,
     vmidPolicy: makeVmidPolicy(options.vmidPolicy, options),
+    vintf: vintfPart,
     asids: kernel.ids('asid', 1, ASID_MAX, 'EBUSY'),
     makers: {
       abortSte: makeAbortSte,

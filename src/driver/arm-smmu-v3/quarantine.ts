@@ -1,5 +1,3 @@
-import type { CommandSink } from './command-queue.ts';
-
 /** Something that was given up while hardware might still use it: it waits here for the next completed CMD_SYNC. */
 export interface Quarantined {
   /** For example "page table", "VMID 3". */
@@ -14,10 +12,16 @@ interface Held {
   readonly release: () => void;
 }
 
+/** Something that may still be under way in hardware: a queue, or a VINTF that does not disable. */
+export interface Settling {
+  /** Nothing is in doubt. */
+  readonly quiet: boolean;
+}
+
 /** An SMMU as the quarantine sees it. */
 export interface QuarantineSource {
   readonly name: string;
-  readonly queues: readonly CommandSink[];
+  readonly queues: readonly Settling[];
 }
 
 /**

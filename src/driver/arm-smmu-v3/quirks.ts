@@ -14,6 +14,8 @@ export const QUIRK_NAMES = [
   'abort-vste-keeps-ats',
   /** A stream changes its VM while events of the old one still lie in the Event queue. */
   'events-not-drained',
+  /** A VINTF whose STATUS does not follow EN stays enabled in CONFIG; its index and VMID are freed. */
+  'vintf-timeout-left-enabled',
 ] as const;
 
 /** One of {@link QUIRK_NAMES}. */

@@ -25,7 +25,7 @@ import type { DriverOptions } from './options.ts';
 import type { DriverParts } from './parts.ts';
 import { findCapability, setPasid } from './pci.ts';
 import { probeFeatures } from './probe.ts';
-import type { Quarantine } from './quarantine.ts';
+import type { Quarantine, Settling } from './quarantine.ts';
 import { disableSmmu, resetSmmu } from './reset.ts';
 import { type Master, registerAt, type Smmu, type SmmuImpl, type Stream } from './smmu.ts';
 import { makeStreamTable, presetSte } from './stream-table.ts';
@@ -40,7 +40,12 @@ export interface SmmuContext {
 }
 
 /** A ring as large as wanted, or as large as memory allows (`arm_smmu_init_one_queue`). @throws KernelError ENOMEM */
-function allocRing(kernel: Kernel, what: string, log2size: number, entryBytes: number): { base: Pa; log2size: number } {
+export function allocRing(
+  kernel: Kernel,
+  what: string,
+  log2size: number,
+  entryBytes: number,
+): { base: Pa; log2size: number } {
   for (let log2 = log2size; ; log2--) {
     try {
       return { base: kernel.allocPages(what, entryBytes << log2), log2size: log2 };
@@ -108,7 +113,7 @@ class SmmuInstance implements Smmu {
     }
   }
 
-  get queues(): readonly CommandSink[] {
+  get queues(): readonly Settling[] {
     return [this.cmdq, ...(this.impl?.queues ?? [])];
   }
 
@@ -185,6 +190,7 @@ export function probeSmmu(
 /** Gives the memory of a switched-off SMMU back. */
 export function freeStructures(smmu: Smmu): void {
   const { kernel } = smmu;
+  smmu.impl?.freeStructures?.(smmu);
   for (const { pa } of [...smmu.strtab.memory].reverse()) kernel.freePages('strtab', pa);
   if (smmu.priq !== null) kernel.freePages('priq', smmu.priq.setup.base);
   kernel.freePages('evtq', smmu.evtq.setup.base);

@@ -3,7 +3,7 @@ import { PAGE1, type Words } from '../../../spec/index.ts';
 import type { DeviceNode, Pa, SmmuNode } from '../../hw/bus.ts';
 import type { VmidAllocator } from '../../hw/vmid.ts';
 import type { IopfQueue } from '../iommu/io-pgfault.ts';
-import type { Device, IommuDevice, IommufdViommu, UserData } from '../iommu/ops.ts';
+import type { Device, IommuDevice, IommufdViommu, UserData, ViommuOps } from '../iommu/ops.ts';
 import type { Kernel, Lock } from '../kernel.ts';
 import type { CdTable } from './cd-table.ts';
 import type { CommandQueue, CommandSink } from './command-queue.ts';
@@ -13,7 +13,7 @@ import type { InvKey } from './invalidation.ts';
 import type { DriverOptions } from './options.ts';
 import type { DriverParts } from './parts.ts';
 import type { Features } from './probe.ts';
-import type { Quarantine } from './quarantine.ts';
+import type { Quarantine, Settling } from './quarantine.ts';
 import type { StreamTable } from './stream-table.ts';
 import type { Vsmmu } from './vsmmu.ts';
 
@@ -26,16 +26,19 @@ export interface SmmuImpl {
   deviceReset?(smmu: Smmu): void;
   /** Before the SMMU is switched off. */
   deviceRemove?(smmu: Smmu): void;
+  /** Gives its memory back; the SMMU is off. */
+  freeStructures?(smmu: Smmu): void;
   /** A queue for a list that begins with this command; null: the SMMU's own. */
   getSecondaryQueue?(smmu: Smmu, first: Words): CommandSink | null;
-  /** Queues besides the SMMU's own. */
-  readonly queues?: readonly CommandSink[];
+  /** Queues besides the SMMU's own, and what else has to be quiet before something given up is reused. */
+  readonly queues?: readonly Settling[];
   /** Hardware information of another type than ARM_SMMUV3; null: unknown type. */
   hwInfo?(smmu: Smmu, type: number): { readonly type: number; readonly data: Uint8Array } | null;
   /** vIOMMU type beside ARM_SMMUV3, the bytes of its struct, and how to make one. */
   readonly viommuType?: number;
   getViommuSize?(smmu: Smmu): number;
-  vsmmuInit?(vsmmu: Vsmmu, viommu: IommufdViommu, userData: UserData | null): void;
+  /** Sets `viommu.ops`, built on those that all vIOMMUs share; undoes its own work on error. */
+  vsmmuInit?(vsmmu: Vsmmu, viommu: IommufdViommu, userData: UserData | null, shared: ViommuOps): void;
 }
 
 /** A StreamID and the device that owns it. */
@@ -69,7 +72,7 @@ export interface Smmu {
   enabled: boolean;
   readonly streams: Map<number, Stream>;
   readonly streamsLock: Lock;
-  readonly queues: readonly CommandSink[];
+  readonly queues: readonly Settling[];
   /** Devices behind these streams did not answer a CMD_ATC_INV. */
   atcTimedOut(sids: readonly number[]): void;
   /** A name that no other object of the driver has: "s2-domain:3". */

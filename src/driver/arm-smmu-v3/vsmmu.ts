@@ -86,7 +86,7 @@ export function viommuInit(
   const vsmmu = new Vsmmu(smmu, parent, viommu);
   vmidPolicy.vsmmuInit(vsmmu);
   try {
-    if (viommu.type !== VIOMMU_TYPE.ARM_SMMUV3) smmu.impl?.vsmmuInit?.(vsmmu, viommu, userData);
+    if (viommu.type !== VIOMMU_TYPE.ARM_SMMUV3) smmu.impl?.vsmmuInit?.(vsmmu, viommu, userData, ops);
   } catch (error) {
     vmidPolicy.vsmmuDestroy(vsmmu);
     throw error;
