@@ -53,6 +53,7 @@ const KEY_WORDS = 3;
 /** Multiplier of Fibonacci hashing: spreads neighbouring pages over the sets. */
 const SPREAD = 0x9e37_79b1;
 const SIZES = 64;
+const CLOCK_MASK = 0x3fff_ffff;
 
 /** See the module comment. */
 export class TlbArray {
@@ -123,7 +124,7 @@ export class TlbArray {
       if (found === 0 || (found !== tag && found !== otherTag)) continue;
       const entry = this.#entries[at] as TlbEntry;
       if (entry.block?.dead === true) continue;
-      if (this.#lru) entry.used = ++this.#clock;
+      if (this.#lru) entry.used = this.#tick();
       return entry;
     }
     return null;
@@ -154,9 +155,15 @@ export class TlbArray {
     entry.ipaHi = entry.ipaLo = entry.perm1 = entry.perm2 = entry.attributes = 0;
     entry.combined = false;
     entry.block = null;
-    entry.used = ++this.#clock;
+    entry.used = this.#tick();
     this.#noteSize(size);
     return entry;
+  }
+
+  /** Stays a small integer; when it starts over, one choice of a victim may be poor. */
+  #tick(): number {
+    this.#clock = (this.#clock + 1) & CLOCK_MASK;
+    return this.#clock;
   }
 
   #noteSize(size: number): void {

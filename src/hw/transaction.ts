@@ -111,8 +111,10 @@ export class Transaction {
 
   /** Notes one read: what it was, level (-1 to 3) and stage (0: none), its physical address and the value. */
   step(kind: Step, level: number, stage: number, hi: number, lo: number, valueHi: number, valueLo: number): void {
-    if (this.stepCount === MAX_STEPS) return;
-    const at = this.stepCount++ * STEP_SIZE;
+    const count = this.stepCount;
+    if (count >= MAX_STEPS) return;
+    this.stepCount = count + 1;
+    const at = count * STEP_SIZE;
     const steps = this.steps;
     steps[at] = kind;
     steps[at + 1] = (level & 0xff) | (stage << 8);

@@ -57,7 +57,7 @@ export class WalkConfig {
   readonly ds: boolean;
   readonly sh: number;
   readonly bigEndian: boolean;
-  /** A clear Access flag does not fault. */
+  /** A clear Access flag does not fault. IGNORED where hardware sets it. */
   readonly affd: boolean;
   /** Hardware sets Access flags. */
   readonly ha: boolean;
@@ -94,7 +94,7 @@ export class WalkConfig {
     this.ds = p.ds && p.granule !== '64k';
     this.sh = p.sh;
     this.bigEndian = p.bigEndian;
-    this.affd = p.affd;
+    this.affd = p.affd && !p.ha;
     this.ha = p.ha;
     this.dirtyState = p.ha && p.hd;
     this.haft = p.ha && p.haft;
