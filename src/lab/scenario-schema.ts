@@ -1,0 +1,136 @@
+/** The shape of scenario files: validated here, and only here, by zod. docs/scenarios.md explains it. */
+import { z } from 'zod';
+import { FIRST_DATA_PAGE, GUEST_CDS, GUEST_PAGES, GUEST_SPACES } from '../testing/guest.ts';
+import { LAB_LIMITS, LAB_PRESETS, type LabConfig, type LabPreset, POLICIES } from '../testing/lab.ts';
+import type { Operation } from '../testing/operations.ts';
+
+/** Version of the format. */
+export const SCENARIO_VERSION = 1;
+
+/** Most steps of a scenario. */
+export const MAX_STEPS = 100_000;
+
+const name = z.string().regex(/^[a-z][a-z0-9-]{0,31}$/, 'a name: a letter, then letters, digits and dashes');
+const small = (min: number, max: number) => z.number().int().min(min).max(max);
+const page = small(0, GUEST_PAGES - 1);
+const dataPage = small(FIRST_DATA_PAGE, GUEST_PAGES - 1);
+const pages = small(1, GUEST_PAGES);
+const word32 = small(0, 0xffffffff);
+
+const guestCommand = z.strictObject({
+  command: z.enum(['NSNH_ALL', 'NH_ALL', 'NH_ASID', 'CFGI_CD', 'CFGI_CD_ALL']),
+  vsid: word32.optional(),
+  asid: small(0, 0xffff).optional(),
+});
+
+const op = <N extends Operation['op'], S extends z.ZodRawShape>(kind: N, shape: S) =>
+  z.strictObject({ op: z.literal(kind), ...shape, ...STEP });
+
+/** What every step may have beside its operation. */
+const STEP = {
+  /** What hardware's draws depend on, in a seeded schedule. Default: the number of the step. */
+  id: small(0, Number.MAX_SAFE_INTEGER).optional(),
+  /** How it must end: 'ok', an errno; for a DMA, 'ok', 'abort', 'stall' or the page that is read, `vm0:9`. */
+  expect: z.string().min(1).max(40).optional(),
+  /** Anything worth saying; printed with the step. */
+  note: z.string().max(400).optional(),
+} as const;
+
+const operation = z.discriminatedUnion('op', [
+  op('ioasAlloc', { as: name }),
+  op('map', { ioas: name, vm: name, page, from: page, pages, readonly: z.boolean().optional() }),
+  op('unmap', { ioas: name, page, pages }),
+  op('hwptAlloc', { as: name, dev: name, ioas: name, nestParent: z.boolean().optional() }),
+  op('viommuAlloc', { as: name, dev: name, parent: name }),
+  op('vdeviceAlloc', { as: name, dev: name, viommu: name, vsid: word32 }),
+  op('nestedAlloc', {
+    as: name,
+    dev: name,
+    on: name,
+    vste: z.enum(['abort', 'bypass', 'translate']),
+    cd: small(0, GUEST_CDS - 1).optional(),
+    ats: z.boolean().optional(),
+  }),
+  op('attach', { dev: name, to: name }),
+  op('detach', { dev: name }),
+  op('bind', { dev: name }),
+  op('unbind', { dev: name }),
+  op('destroy', { name }),
+  op('invalidate', { on: name, commands: z.array(guestCommand).min(1).max(1000) }),
+  op('dma', { dev: name, page: dataPage, write: z.boolean().optional() }),
+  op('guestMap', { vm: name, space: small(0, GUEST_SPACES - 1), page: dataPage, to: dataPage.nullable() }),
+]);
+
+const machine = z.strictObject({
+  preset: z.enum(Object.keys(LAB_PRESETS) as [LabPreset, ...LabPreset[]]).optional(),
+  smmus: small(1, LAB_LIMITS.smmus).optional(),
+  devices: small(1, LAB_LIMITS.devices).optional(),
+  vms: small(1, LAB_LIMITS.vms).optional(),
+  vmidBits: z.union([z.literal(8), z.literal(16)]).optional(),
+  policy: z.enum(POLICIES as readonly [string, ...string[]]).optional(),
+  schedule: z.strictObject({ mode: z.enum(['eager', 'seeded']), seed: small(0, 0x7fffffff).optional() }).optional(),
+  ats: z.boolean().optional(),
+  pasidBits: small(0, 20).optional(),
+  iommuHold: z.enum(['raw', 'users', 'wait-cnt', 'driver-count', 'device-ref', 'revoke']).optional(),
+});
+
+const schema = z.strictObject({
+  smmulab: z.literal(SCENARIO_VERSION),
+  title: z.string().max(400).optional(),
+  machine: machine.optional(),
+  properties: z.array(z.string()).max(100).optional(),
+  finding: z.strictObject({ rule: z.string(), message: z.string() }).optional(),
+  steps: z.array(operation).max(MAX_STEPS),
+});
+
+/** A step of a scenario: an operation, its id, and what is expected of it. */
+export interface ScenarioStep {
+  readonly id?: number | undefined;
+  readonly expect?: string | undefined;
+  readonly note?: string | undefined;
+  readonly operation: Operation;
+}
+
+/** A scenario as read. */
+export interface Scenario {
+  readonly title?: string | undefined;
+  readonly machine: LabConfig;
+  /** Properties that hold after each step. */
+  readonly properties: readonly string[];
+  /** What was found when it was saved. */
+  readonly finding?: { readonly rule: string; readonly message: string } | undefined;
+  readonly steps: readonly ScenarioStep[];
+}
+
+/** A file that is no scenario. The message names the place and what was expected there. */
+export class ScenarioError extends Error {
+  override readonly name = 'ScenarioError';
+}
+
+/** Drops keys that zod leaves undefined. */
+const defined = <T extends object>(value: T): T =>
+  Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined)) as T;
+
+/** Data of unknown shape as a scenario. @throws ScenarioError naming the first thing that is wrong */
+export function scenarioOf(data: unknown): Scenario {
+  const parsed = schema.safeParse(data);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    const where =
+      issue?.path.map((part) => (typeof part === 'number' ? `[${part}]` : `.${String(part)}`)).join('') ?? '';
+    throw new ScenarioError(`${where.replace(/^\./, '') || 'the file'}: ${issue?.message ?? 'is not a scenario'}`);
+  }
+  const { title, machine: config = {}, properties = [], finding, steps } = parsed.data;
+  return {
+    title,
+    machine: defined(config) as LabConfig,
+    properties,
+    finding,
+    steps: steps.map(({ id, expect, note, ...rest }) => ({
+      id,
+      expect,
+      note,
+      operation: defined(rest) as Operation,
+    })),
+  };
+}

@@ -1,0 +1,65 @@
+/** Scenario files: reading and writing YAML, and how a failing case becomes one. */
+import { parseDocument, stringify } from 'yaml';
+import type { LabCase } from '../testing/case.ts';
+import { SCENARIO_VERSION, type Scenario, ScenarioError, scenarioOf } from './scenario-schema.ts';
+
+export {
+  MAX_STEPS,
+  SCENARIO_VERSION,
+  type Scenario,
+  ScenarioError,
+  type ScenarioStep,
+  scenarioOf,
+} from './scenario-schema.ts';
+
+/** Largest scenario file in bytes. */
+export const MAX_SCENARIO = 1 << 24;
+
+/** Reads a scenario from YAML (or JSON). @throws ScenarioError naming line or field and what was expected */
+export function parseScenario(text: string): Scenario {
+  const document = parseDocument(text, { maxAliasCount: 0, prettyErrors: true } as never);
+  const [error] = document.errors;
+  if (error !== undefined) throw new ScenarioError(error.message.split('\n')[0] ?? error.message);
+  let data: unknown;
+  try {
+    data = document.toJS({ maxAliasCount: 0 });
+  } catch (problem) {
+    throw new ScenarioError(problem instanceof Error ? problem.message : String(problem));
+  }
+  return scenarioOf(data);
+}
+
+/** A failing case as the data of a scenario file. */
+export function scenarioData(
+  one: LabCase,
+  about: {
+    readonly title?: string;
+    readonly properties?: readonly string[];
+    readonly finding?: Scenario['finding'];
+  } = {},
+): Record<string, unknown> {
+  return {
+    smmulab: SCENARIO_VERSION,
+    ...(about.title === undefined ? {} : { title: about.title }),
+    machine: one.config,
+    ...(about.properties === undefined ? {} : { properties: about.properties }),
+    ...(about.finding === undefined ? {} : { finding: about.finding }),
+    steps: one.steps.map(({ id, operation }) => ({ ...operation, id })),
+  };
+}
+
+/** The same as YAML. */
+export function scenarioYaml(data: Record<string, unknown>): string {
+  const { steps, ...head } = data;
+  const lines = (steps as readonly unknown[]).map((step) => `  - ${flow(step)}\n`);
+  return `${stringify(head, { lineWidth: 100 })}steps:${lines.length === 0 ? ' []\n' : `\n${lines.join('')}`}`;
+}
+
+/** One line of YAML. */
+const flow = (value: unknown): string =>
+  stringify(value, { collectionStyle: 'flow', lineWidth: 0, flowCollectionPadding: true }).trim();
+
+/** The case of a scenario. Steps without an id have their number. */
+export function caseOf({ machine, steps }: Scenario): LabCase {
+  return { config: machine, steps: steps.map(({ id, operation }, i) => ({ id: id ?? i + 1, operation })) };
+}

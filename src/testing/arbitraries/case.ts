@@ -1,0 +1,58 @@
+/** Arbitraries of labs and of whole cases. */
+import fc from 'fast-check';
+import type { VmidPolicyName } from '../../driver/arm-smmu-v3/index.ts';
+import type { ScheduleConfig } from '../../hw/schedule.ts';
+import type { LabCase } from '../case.ts';
+import { type LabConfig, type LabPreset, POLICIES } from '../lab.ts';
+import type { Property } from '../property.ts';
+import { pools, steps } from './operations.ts';
+
+/** What is fixed of a case instead of drawn. */
+export interface CaseOptions {
+  readonly policy?: VmidPolicyName;
+  readonly preset?: LabPreset;
+  readonly vmidBits?: 8 | 16;
+  readonly schedule?: 'eager' | 'seeded';
+  /** Most operations of a case. Default {@link DEFAULT_MAX_OPS}. */
+  readonly maxOps?: number;
+}
+
+/** Most operations of a case, unless told. */
+export const DEFAULT_MAX_OPS = 40;
+
+const SMMUS = 2;
+const DEVICES = 2;
+const VMS = 2;
+
+const seeded: fc.Arbitrary<ScheduleConfig> = fc.record({
+  mode: fc.constant('seeded' as const),
+  seed: fc.noShrink(fc.nat({ max: 0x7fffffff })),
+});
+const eager = fc.constant<ScheduleConfig>({ mode: 'eager' });
+
+/** Schedules; a seeded one shrinks to eager. */
+export const schedule = (mode?: 'eager' | 'seeded'): fc.Arbitrary<ScheduleConfig> =>
+  mode === undefined ? fc.oneof(eager, seeded) : mode === 'eager' ? eager : seeded;
+
+/** Labs of two SMMUs, two devices behind each, and two VMs. */
+export function labConfig(options: CaseOptions = {}): fc.Arbitrary<LabConfig> {
+  const either = <T>(fixed: T | undefined, values: readonly T[]): fc.Arbitrary<T> =>
+    fixed === undefined ? fc.constantFrom(...values) : fc.constant(fixed);
+  return fc.record({
+    preset: either(options.preset, ['linuxNesting', 'qemuVirt']),
+    smmus: fc.constant(SMMUS),
+    devices: fc.constant(DEVICES),
+    vms: fc.constant(VMS),
+    vmidBits: either(options.vmidBits, [16, 8]),
+    policy: either(options.policy, POLICIES),
+    schedule: schedule(options.schedule),
+  });
+}
+
+/** Cases of a property. */
+export function labCase(property: Property, options: CaseOptions = {}): fc.Arbitrary<LabCase> {
+  return fc.record({
+    config: labConfig(options),
+    steps: steps(property.weights, pools(SMMUS, DEVICES, VMS), options.maxOps ?? DEFAULT_MAX_OPS),
+  });
+}

@@ -1,0 +1,42 @@
+/** What a property is: rules that are asked after each operation of a case. */
+import type { Lab } from './lab.ts';
+import type { VmidModel } from './model.ts';
+import type { Operation, OperationName, OperationResult } from './operations.ts';
+
+/** A rule that is broken. */
+export interface Violation {
+  /** The rule's name. */
+  readonly rule: string;
+  /** One sentence: what is so and what it should be, with the SMMU, StreamID and VMID. */
+  readonly message: string;
+}
+
+/** What a monitor looks at. */
+export interface Watched {
+  readonly lab: Lab;
+  /** Null where the driver is not the shipped one and says nothing of its policy. */
+  readonly model: VmidModel | null;
+}
+
+/** Asks one run its questions. It may keep state. */
+export interface Monitor {
+  /** After each operation. */
+  after?(operation: Operation, result: OperationResult): Violation | null;
+  /** After everything is closed. */
+  atEnd?(): Violation | null;
+}
+
+/** How often each operation is drawn, relative to the others; absent: never. */
+export type Weights = Readonly<Partial<Record<OperationName, number>>>;
+
+/** See the module comment. */
+export interface Property {
+  /** As `smmulab check` names it. */
+  readonly name: string;
+  /** What holds, in one sentence. */
+  readonly title: string;
+  /** Whether it says anything about a driver that is not the shipped one. */
+  readonly foreign: boolean;
+  readonly weights: Weights;
+  monitor(watched: Watched): Monitor;
+}
