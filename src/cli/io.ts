@@ -7,8 +7,8 @@ export const COLUMNS = 100;
 
 /** Input, output and environment of one run. */
 export interface Io {
-  /** Writes to standard output. */
-  out(text: string): void;
+  /** Writes to standard output: text, or bytes as they are. */
+  out(text: string | Uint8Array): void;
   /** Writes to standard error. */
   err(text: string): void;
   /** All of standard input. */

@@ -19,7 +19,7 @@ export const isElf = (source: ByteSource): boolean => textAt(source, 0, 4) === E
 
 /** What to say of a compressed dump, or undefined for other files. */
 export function compressedKdump(source: ByteSource): string | undefined {
-  const start = textAt(source, 0, 16);
+  const start = textAt(source, 0, Math.min(source.length, 16));
   if (!start.startsWith('KDUMP   ') && !start.startsWith('makedumpfile') && !start.startsWith('DISKDUMP'))
     return undefined;
   const flat = start.startsWith('makedumpfile') ? 'makedumpfile -R dump < file (a flattened dump), then ' : '';

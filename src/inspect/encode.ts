@@ -42,8 +42,7 @@ function fieldNamed(table: Layout, name: string): string {
   const lower = name.toLowerCase();
   const found = table.names.find((one) => one === name) ?? table.names.find((one) => one.toLowerCase() === lower);
   if (found !== undefined) return found;
-  const known = table.names.filter((one) => table.field(one).reserved === undefined);
-  throw new InputError(`${table.name} has no field ${name}; its fields are ${known.join(', ')}`);
+  throw new InputError(`${table.name} has no field ${name}; 'smmulab spec ${table.name}' lists them`);
 }
 
 /** The field's own bits for a value as people write it: a pointer is given by its address. */

@@ -26,7 +26,7 @@ describe('the command line', () => {
   test('--help lists the verbs, VERB --help explains one', async () => {
     const { code, out } = await run(['--help']);
     expect(code).toBe(0);
-    for (const verb of ['decode', 'dump', 'spec']) {
+    for (const verb of ['decode', 'encode', 'dump', 'translate', 'diff', 'explain', 'spec']) {
       expect(out).toContain(`  ${verb}`);
       const help = await run([verb, '--help']);
       expect(help.code).toBe(0);
@@ -45,7 +45,7 @@ describe('the command line', () => {
 
   test('an unknown verb or option, and a missing one, are usage errors', async () => {
     await refused([], /no verb/);
-    await refused(['frobnicate'], /'frobnicate' is not a verb; one of decode/);
+    await refused(['frobnicate'], /'frobnicate' is not a verb; one of .*decode/);
     await refused(['--frobnicate'], /unknown option '--frobnicate'/);
     await refused(['decode', 'ste', ...STE, '--frobnicate'], /unknown option '--frobnicate'/);
     await refused(['decode', 'ste', ...STE, '--width'], /option '--width.* needs a value/);
@@ -191,7 +191,7 @@ describe('smmulab dump', () => {
   });
 
   test('bad input', async () => {
-    await refused(['dump'], /no manifest/);
+    await refused(['dump'], /no image: a manifest/);
     await refused(['dump', MANIFEST, '--phase', 'nonsense'], /'nonsense' is not one of probed, drivers/);
     await refused(['dump', join(scratch, 'gone.json')], /gone\.json: there is no such file/);
   });

@@ -14,7 +14,7 @@ export async function run(argv: readonly string[], stdin: string | Uint8Array = 
   let err = '';
   const code = await main(argv, {
     out: (text) => {
-      out += text;
+      out += typeof text === 'string' ? text : Buffer.from(text).toString('latin1');
     },
     err: (text) => {
       err += text;

@@ -11,8 +11,8 @@ import { painter } from '../text.ts';
 
 const HELP = `smmulab dump IMAGE... [options]
 
-Prints what memory images say of an SMMU: problems first, then the Stream table, each CD table found,
-queues, VMIDs and ASIDs, and what the translation tables map.
+Prints what memory images say of an SMMU: problems first, then the Stream table, each CD table
+found, VMIDs and ASIDs, queues, and what the translation tables map.
 
 ${SOURCE_HELP}
   --phase NAME       one point in time of a manifest; else text shows the last, JSON all
