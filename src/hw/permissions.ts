@@ -1,5 +1,8 @@
 /** Permissions of leaves, after everything that restricts them (IHI 0070 13.4, DDI 0487 D8.4). */
-import {
+import * as bits from './descriptor-bits.ts';
+
+// Local constants: an import is looked up anew at every use, and a walk uses these dozens of times.
+const {
   AP_READ_ONLY_LO,
   AP_UNPRIVILEGED_LO,
   APTABLE_NO_UNPRIVILEGED_HI,
@@ -13,7 +16,7 @@ import {
   S2AP_WRITE_LO,
   UXN_HI,
   UXNTABLE_HI,
-} from './descriptor-bits.ts';
+} = bits;
 
 /** What an access needs, and what a leaf gives to one privilege. */
 export const R = 1;

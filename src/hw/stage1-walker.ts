@@ -1,6 +1,20 @@
 /** Stage 1 of a translation: virtual addresses to intermediate (or, alone, physical) ones (IHI 0070 3.3, 5.4). */
 import { pack } from './attributes.ts';
-import {
+import * as bits from './descriptor-bits.ts';
+import { swap32 } from './endian.ts';
+import { F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION, F_WALK_EABT, fetchFault, stageFault } from './faults.ts';
+import { Exchange, type Memory } from './memory.ts';
+import type { Stage1Rules } from './permissions.ts';
+import * as permissions from './permissions.ts';
+import type { Stage2Config, Stage2Walker } from './stage2-walker.ts';
+import type { TagSpace } from './tag-space.ts';
+import type { Tlb } from './tlb.ts';
+import type { TlbEntry } from './tlb-array.ts';
+import { FaultClass, Step, type Transaction } from './transaction.ts';
+import { levelShift, type WalkConfig } from './walk-config.ts';
+
+// Local constants: an import is looked up anew at every use, and a walk uses these dozens of times.
+const {
   AF_LO,
   AP_READ_ONLY_LO,
   ATTR_INDEX_3_HI,
@@ -14,17 +28,10 @@ import {
   SH_SHIFT,
   TABLE_OR_PAGE_LO,
   VALID_LO,
-} from './descriptor-bits.ts';
-import { swap32 } from './endian.ts';
-import { F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION, F_WALK_EABT, fetchFault, stageFault } from './faults.ts';
-import { Exchange, type Memory } from './memory.ts';
-import { CLEAN, R, type Stage1Rules, stage1Permissions, W } from './permissions.ts';
-import type { Stage2Config, Stage2Walker } from './stage2-walker.ts';
-import type { TagSpace } from './tag-space.ts';
-import type { Tlb } from './tlb.ts';
-import type { TlbEntry } from './tlb-array.ts';
-import { FaultClass, Step, type Transaction } from './transaction.ts';
-import { levelShift, type WalkConfig } from './walk-config.ts';
+} = bits;
+const { CLEAN, R, stage1Permissions, W } = permissions;
+const STEP_S1 = Step.S1;
+const { TT } = FaultClass;
 
 /** One TTB of a CD. */
 export interface Stage1Half {
@@ -119,7 +126,7 @@ export class Stage1Walker {
       let fetchHi = tableHi;
       let fetchLo = entryLo;
       if (s2 !== null) {
-        if (!this.#stage2.translate(t, s2, tableHi, entryLo, R, 0, FaultClass.TT)) return false;
+        if (!this.#stage2.translate(t, s2, tableHi, entryLo, R, 0, TT)) return false;
         fetchHi = this.#stage2.paHi;
         fetchLo = this.#stage2.paLo;
       }
@@ -131,7 +138,7 @@ export class Stage1Walker {
         dLo = swap32(dHi);
         dHi = swap32(first);
       }
-      t.step(Step.S1, level, 1, fetchHi, fetchLo, dHi, dLo);
+      t.step(STEP_S1, level, 1, fetchHi, fetchLo, dHi, dLo);
       if ((dLo & VALID_LO) === 0) return stageFault(t, F_TRANSLATION, false, FaultClass.IN, 0, 0);
       const outHi = (dHi & walk.hiMask) | ((dLo & walk.foldMask) << walk.foldShift);
       const table = (dLo & TABLE_OR_PAGE_LO) !== 0 && level !== 3;
@@ -202,7 +209,7 @@ export class Stage1Walker {
     newLo: number,
   ): Exchange | typeof STAGE2_FAULT {
     if (s2 !== null) {
-      if (!this.#stage2.translate(t, s2, tableHi, entryLo, W, W, FaultClass.TT)) return STAGE2_FAULT;
+      if (!this.#stage2.translate(t, s2, tableHi, entryLo, W, W, TT)) return STAGE2_FAULT;
       this.#fetchHi = this.#stage2.paHi;
       this.#fetchLo = this.#stage2.paLo;
     }

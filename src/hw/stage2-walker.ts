@@ -1,7 +1,18 @@
 /** Stage 2 of a translation: intermediate to physical addresses (IHI 0070 3.3, 5.2; DDI 0487 D8). */
 import type { Caps } from '../../spec/caps.ts';
 import { isDevice, stage2Types } from './attributes.ts';
-import {
+import * as bits from './descriptor-bits.ts';
+import { swap32 } from './endian.ts';
+import { F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION, F_WALK_EABT, fetchFault, stageFault } from './faults.ts';
+import { Exchange, type Memory } from './memory.ts';
+import * as permissions from './permissions.ts';
+import type { TagGroup } from './tag-space.ts';
+import type { Tlb } from './tlb.ts';
+import { FaultClass, Step, type Transaction } from './transaction.ts';
+import { levelShift, type WalkConfig } from './walk-config.ts';
+
+// Local constants: an import is looked up anew at every use, and a walk uses these dozens of times.
+const {
   AF_LO,
   CONTIGUOUS_HI,
   NT_LO,
@@ -12,15 +23,10 @@ import {
   SH_SHIFT,
   TABLE_OR_PAGE_LO,
   VALID_LO,
-} from './descriptor-bits.ts';
-import { swap32 } from './endian.ts';
-import { F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION, F_WALK_EABT, fetchFault, stageFault } from './faults.ts';
-import { Exchange, type Memory } from './memory.ts';
-import { CLEAN, stage2Permissions, W } from './permissions.ts';
-import type { TagGroup } from './tag-space.ts';
-import type { Tlb } from './tlb.ts';
-import { FaultClass, Step, type Transaction } from './transaction.ts';
-import { levelShift, type WalkConfig } from './walk-config.ts';
+} = bits;
+const { CLEAN, stage2Permissions, W } = permissions;
+const STEP_S2 = Step.S2;
+const STEP_TLB = Step.TLB;
 
 /** Stage 2 of an STE. */
 export interface Stage2Config {
@@ -111,7 +117,7 @@ export class Stage2Walker {
     this.level = entry.level;
     this.cacheable = true;
     this.hit = true;
-    t.step(Step.TLB, entry.level, 2, hi, lo, this.paHi, this.paLo);
+    t.step(STEP_TLB, entry.level, 2, hi, lo, this.paHi, this.paLo);
     return true;
   }
 
@@ -154,7 +160,7 @@ export class Stage2Walker {
         dLo = swap32(dHi);
         dHi = swap32(first);
       }
-      t.step(Step.S2, level, 2, tableHi, entryLo, dHi, dLo);
+      t.step(STEP_S2, level, 2, tableHi, entryLo, dHi, dLo);
       if ((dLo & VALID_LO) === 0) return stageFault(t, F_TRANSLATION, true, CLASS, hi, lo);
       const outHi = (dHi & walk.hiMask) | ((dLo & walk.foldMask) << walk.foldShift);
       const table = (dLo & TABLE_OR_PAGE_LO) !== 0 && level !== 3;

@@ -3,10 +3,10 @@
  * 3.3, 3.17). Ordinary transactions, Translation Requests and Translated transactions all come here.
  */
 import type { Caps } from '../../spec/caps.ts';
-import { pack, throughStage2 } from './attributes.ts';
+import * as attributes from './attributes.ts';
 import type { CdEntry } from './context-descriptor.ts';
 import { F_ADDR_SIZE, F_PERMISSION, F_TLB_CONFLICT, F_TRANSLATION, stageFault } from './faults.ts';
-import { ALL_RIGHTS, CLEAN, stage1Need, stage2Need } from './permissions.ts';
+import * as permissions from './permissions.ts';
 import type { Stage1Half, Stage1Walker } from './stage1-walker.ts';
 import type { Stage2Walker } from './stage2-walker.ts';
 import { beyond, highMask, type SteEntry } from './stream-table.ts';
@@ -14,7 +14,14 @@ import type { SplitBlock } from './tag-space.ts';
 import type { Tlb } from './tlb.ts';
 import type { TlbEntry } from './tlb-array.ts';
 import { FaultClass, Step, type Transaction } from './transaction.ts';
-import { inputInRange } from './walk-config.ts';
+import * as walks from './walk-config.ts';
+
+// Local constants: an import is looked up anew at every use, and a walk uses these dozens of times.
+const { ALL_RIGHTS, CLEAN, stage1Need, stage2Need } = permissions;
+const { pack, throughStage2 } = attributes;
+const { inputInRange } = walks;
+const STEP_TLB = Step.TLB;
+const { IN } = FaultClass;
 
 /** VA[55] in the high half: which TTB. */
 const BIT_55 = 1 << (55 - 32);
@@ -86,7 +93,7 @@ export class Stages {
       return true;
     }
     const s2 = this.#stage2;
-    const done = s2.translate(t, ste.stage2, hi, lo, stage2Need(need, t.eventPnU), update, FaultClass.IN);
+    const done = s2.translate(t, ste.stage2, hi, lo, stage2Need(need, t.eventPnU), update, IN);
     this.perm2 = s2.permissions;
     if (!done) return false;
     this.hit = s2.hit;
@@ -152,7 +159,7 @@ export class Stages {
     this.perm1 = entry.perm1;
     this.perm2 = entry.perm2;
     this.attributes = entry.attributes;
-    t.step(Step.TLB, entry.level, 1, vaHi, lo, this.paHi, this.paLo);
+    t.step(STEP_TLB, entry.level, 1, vaHi, lo, this.paHi, this.paLo);
     if ((need1 & ~entry.perm1) !== 0) return stageFault(t, F_PERMISSION, false, FaultClass.IN, 0, 0);
     if ((need2 & ~entry.perm2) !== 0) return stageFault(t, F_PERMISSION, true, FaultClass.IN, this.ipaHi, this.ipaLo);
     return true;
@@ -189,7 +196,7 @@ export class Stages {
       return true;
     }
     const s2 = this.#stage2;
-    const done = s2.translate(t, ste.stage2, s1.outHi, s1.outLo, need2, update, FaultClass.IN);
+    const done = s2.translate(t, ste.stage2, s1.outHi, s1.outLo, need2, update, IN);
     this.perm2 = s2.permissions;
     if (!done) return false;
     this.paHi = s2.paHi;

@@ -13,7 +13,7 @@ import {
   refuseRequest,
   splitInput,
 } from './ats-translation.ts';
-import { allocOf, combineAlloc, pack, RA, shOf, typeOf, WA } from './attributes.ts';
+import * as attributes from './attributes.ts';
 import { type CachedStream, ConfigCache } from './config-cache.ts';
 import { type CdEntry, ContextDescriptors } from './context-descriptor.ts';
 import {
@@ -27,14 +27,22 @@ import {
 } from './faults.ts';
 import { GlobalBypass } from './global-bypass.ts';
 import type { Memory } from './memory.ts';
-import { R, S2_UX, UNPRIVILEGED_SHIFT, W, X } from './permissions.ts';
+import * as permissions from './permissions.ts';
 import { Stage1Walker } from './stage1-walker.ts';
 import { Stage2Walker } from './stage2-walker.ts';
 import { Stages } from './stages.ts';
-import { NO_STAGE1, REFUSED, type SteEntry, StreamTable } from './stream-table.ts';
+import type { SteEntry } from './stream-table.ts';
+import * as streams from './stream-table.ts';
 import { Tlb } from './tlb.ts';
 import { Access, Outcome, type Transaction, type TranslationRegs } from './transaction.ts';
 import { DEFAULT_TRANSLATOR, type TranslationChoices, type TranslatorOptions } from './translation-options.ts';
+
+// Local constants: an import is looked up anew at every use, and a walk uses these dozens of times.
+const { allocOf, combineAlloc, pack, RA, shOf, typeOf, WA } = attributes;
+const { R, S2_UX, UNPRIVILEGED_SHIFT, W, X } = permissions;
+const { NO_STAGE1, REFUSED } = streams;
+const OK = Outcome.Ok;
+const { Untranslated, Translated } = Access;
 
 const S1DSS = STE.fields.S1DSS.values;
 const PRIVCFG = STE.fields.PRIVCFG.values;
@@ -51,7 +59,7 @@ export class Translator {
   readonly tlb: Tlb;
   readonly configCache: ConfigCache;
   readonly choices: TranslationChoices;
-  readonly #streams: StreamTable;
+  readonly #streams: streams.StreamTable;
   readonly #cds: ContextDescriptors;
   readonly #stages: Stages;
   readonly #bypass: GlobalBypass;
@@ -67,7 +75,7 @@ export class Translator {
     const stage2 = new Stage2Walker(memory, this.tlb, caps);
     const stage1 = new Stage1Walker(memory, this.tlb, stage2);
     this.#stages = new Stages(caps, this.tlb, stage1, stage2, this.choices.tlbConflict === 'fault');
-    this.#streams = new StreamTable(memory, caps, regs, this.configCache, this.tlb, this.choices);
+    this.#streams = new streams.StreamTable(memory, caps, regs, this.configCache, this.tlb, this.choices);
     this.#cds = new ContextDescriptors(memory, caps, this.configCache, stage2, this.tlb, this.choices);
     this.#bypass = new GlobalBypass(caps, regs);
   }
@@ -79,7 +87,7 @@ export class Translator {
       this.#bypass.apply(t);
       return;
     }
-    if (t.access === Access.Translated && !this.regs.ATSCHK) {
+    if (t.access === Translated && !this.regs.ATSCHK) {
       this.#passTranslated(t);
       return;
     }
@@ -101,7 +109,7 @@ export class Translator {
     }
     t.streamWorld = ste.world;
     t.VMID = ste.VMID;
-    if (t.access === Access.Untranslated) this.#untranslated(t, stream);
+    if (t.access === Untranslated) this.#untranslated(t, stream);
     else this.#ats(t, stream);
   }
 
@@ -266,7 +274,7 @@ export class Translator {
 
   #done(t: Transaction, ste: SteEntry, stage1: boolean): void {
     const stages = this.#stages;
-    t.outcome = Outcome.Ok;
+    t.outcome = OK;
     t.paHi = stages.paHi;
     t.paLo = stages.paLo;
     t.sizeLog2 = stages.sizeLog2;
