@@ -35,7 +35,6 @@ const UNIMPLEMENTED: readonly (readonly [condition: string, what: string])[] = [
   ['IDR5.D128', '128-bit descriptors are not implemented: IDR5.D128 must be 0'],
   ['AIDR.ArchMajorRev', 'AIDR.ArchMajorRev must be 0 (SMMUv3)'],
   ['AIDR.ArchMinorRev>=4', 'v3.4 is not implemented: AIDR.ArchMinorRev must be at most 3'],
-  ['IDR0.ATOS', 'address translation operations are not implemented: IDR0.ATOS must be 0'],
 ];
 
 /** Everything wrong with ID registers, one sentence each; empty for what can be built. */

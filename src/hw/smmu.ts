@@ -1,8 +1,10 @@
 /** One SMMUv3: its Non-secure programming interface put together (IHI 0070 chapters 3, 6, 7). */
 import { type Caps, capsOf } from '../../spec/caps.ts';
 import { EVENT_BYTES } from '../../spec/events.ts';
+import { IDR2 } from '../../spec/id-registers.ts';
 import type { Words } from '../../spec/layout.ts';
-import { GERROR, OPTIONAL_PAGES } from '../../spec/registers.ts';
+import { GERROR, OPTIONAL_PAGES, PAGE_BYTES, vatosPage } from '../../spec/registers.ts';
+import { AddressTranslation } from './atos.ts';
 import { CommandQueue } from './command-queue.ts';
 import type { CommandStream, CommandTarget, EndpointPort } from './commands/context.ts';
 import { perform } from './commands/index.ts';
@@ -64,6 +66,7 @@ export class Smmu implements CommandTarget {
   readonly syncs: ((stream: CommandStream) => void)[] = [];
   readonly #memory: Memory;
   readonly #watch: Watch;
+  readonly #atos: AddressTranslation[] = [];
   readonly #scratch = new Transaction();
   readonly #record: Words = new Uint32Array(EVENT_BYTES / 4);
 
@@ -115,20 +118,25 @@ export class Smmu implements CommandTarget {
     this.invalidations = new PendingInvalidations(name, schedule, (words, stream) => perform(words, this, stream));
     this.commandQueue = new CommandQueue(name, file, this.regs, this.errors, memory, this, watch);
     const { errors } = this;
-    this.enhancedQueues = new EnhancedQueues(name, file, OPTIONAL_PAGES, {
+    const vatos = vatosPage(IDR2.of(this.ids.IDR2, 'BA_VATOS'));
+    if (caps.ATOS) this.#atos.push(new AddressTranslation(name, file, this.regs, memory, -1));
+    if (caps.VATOS) this.#atos.push(new AddressTranslation(name, file, this.regs, memory, vatos));
+    const queuePages = caps.VATOS ? vatos + PAGE_BYTES : OPTIONAL_PAGES;
+    this.enhancedQueues = new EnhancedQueues(name, file, queuePages, {
       memory,
       errors,
       target: this,
       schedule,
       watch,
     });
-    this.bytes = OPTIONAL_PAGES + this.enhancedQueues.bytes;
+    this.bytes = queuePages + this.enhancedQueues.bytes;
   }
 
   /** What moves by itself, in the order in which an eager machine lets it. */
   get agents(): Agent[] {
     const { regs, signals, commandQueue, enhancedQueues, invalidations, eventQueue, stalls } = this;
-    return [regs.cr0, regs.gbpa, signals.irqCtrl, commandQueue, enhancedQueues, invalidations, eventQueue, stalls];
+    const queues = [commandQueue, enhancedQueues, invalidations, eventQueue, stalls];
+    return [regs.cr0, regs.gbpa, signals.irqCtrl, ...queues, ...this.#atos];
   }
 
   mmioRead32(offset: number): number {
@@ -209,6 +217,7 @@ export class Smmu implements CommandTarget {
     if (field === 'SMMUEN' && after === 0) {
       this.stalls.terminateAll();
       this.caches.quiesce();
+      for (const atos of this.#atos) atos.cancel();
     }
   }
 }
