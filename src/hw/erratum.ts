@@ -1,6 +1,6 @@
 /** The erratum `invalidation-may-miss-entry-in-use` (NVIDIA Tegra264): an invalidation passes an entry being used. */
 import type { Schedule } from './schedule.ts';
-import type { TagSpace } from './tag-space.ts';
+import { TagKind, type TagSpace } from './tag-space.ts';
 import type { Tlb } from './tlb.ts';
 import type { TlbEntry } from './tlb-array.ts';
 import type { Transaction } from './transaction.ts';
@@ -64,7 +64,7 @@ export class EntryInUse {
   /** The invalidation is done: the entry it passed is still there. */
   after({ space, entry, copy }: Passed): void {
     if (entry.live) return;
-    const cache = [...this.#tlb.va.live()].length > 0 || copy.combined === true ? this.#tlb.va : this.#tlb.ipa;
+    const cache = space.kind === TagKind.IPA ? this.#tlb.ipa : this.#tlb.va;
     const { addrHi = 0, addrLo = 0, sizeLog2 = 0 } = copy;
     Object.assign(cache.insert(addrHi, addrLo, sizeLog2, space, this.#tlb.groups.live(space)), copy, { block: null });
   }
