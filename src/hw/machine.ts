@@ -193,6 +193,11 @@ export class Machine {
     return unit;
   }
 
+  /** One more CPU, with stores of its own: a guest's. `name` tells it from others in the schedule's choices. */
+  addCpu(name: string): Bus {
+    return new LocalBus(this, name);
+  }
+
   /** An SMMU by name. @throws RangeError for an unknown one */
   smmu(name: string): Smmu {
     const smmu = this.smmus.find((one) => one.name === name);
@@ -225,6 +230,20 @@ export class Machine {
     checkBroadcast(tlbi);
     for (const smmu of this.smmus) receiveBroadcast(smmu, tlbi);
     this.conductor.moment();
+  }
+
+  /**
+   * One more CPU of the machine, with its own store buffer in a seeded schedule: a guest's. Firmware and interrupts are
+   * the machine's.
+   * @param name names the CPU in the schedule's choices
+   */
+  cpu(name: string): Bus {
+    return new LocalBus(this, name);
+  }
+
+  /** Says which operation is under way: the schedule's draws depend on it from now on. */
+  operation(id: string): void {
+    this.conductor.schedule.operation(id);
   }
 
   /** One act of hardware, in `stepped`: of the named agent, or of the first that has something to do. False: none. */
