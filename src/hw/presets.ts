@@ -19,6 +19,19 @@ export const minimal: SmmuConfig = {
   AIDR: { ArchMinorRev: 'V3_1' },
 };
 
+/** CoreSight identification as QEMU shows it (`smmuv3_idreg`). */
+const QEMU_ID_REGS = {
+  PIDR4: 0x04n,
+  PIDR0: 0x84n,
+  PIDR1: 0xb4n,
+  PIDR2: 0xf0n,
+  PIDR3: 0x10n,
+  CIDR0: 0x0dn,
+  CIDR1: 0xf0n,
+  CIDR2: 0x05n,
+  CIDR3: 0xb1n,
+} as const;
+
 /** QEMU's emulated SMMUv3 with both stages: the values that QEMU 11.1 reads (`-machine virt,iommu=smmuv3`). */
 export const qemuVirt: SmmuConfig = {
   IDR0: {
@@ -38,7 +51,7 @@ export const qemuVirt: SmmuConfig = {
   IDR5: { GRAN4K: 1, GRAN16K: 1, GRAN64K: 1, OAS: 'BITS_44' },
   AIDR: { ArchMinorRev: 'V3_1' },
   options: {
-    reset: { GBPA: 0x1000n, CMDQ_BASE: 19n, EVENTQ_BASE: 19n },
+    reset: { GBPA: 0x1000n, CMDQ_BASE: 19n, EVENTQ_BASE: 19n, ...QEMU_ID_REGS },
     page1Undefined: 'alias',
     tlb: { ...DEFAULT_TLB, asidDropsGlobals: true },
   },

@@ -94,12 +94,10 @@ export class RegisterFile {
     const [lo, hi] = writableBits(register, this.caps);
     const cell = new Cell(register, lo, hi);
     this.#cells.set(register, cell);
-    if (register.access !== 'RO') {
-      const unknown = this.options.unknownReset;
-      const reset = this.options.reset[register.name];
-      cell.lo = reset === undefined ? (unknown & lo) >>> 0 : Number(reset & 0xffffffffn);
-      cell.hi = reset === undefined ? (unknown & hi) >>> 0 : Number((reset >> 32n) & 0xffffffffn);
-    }
+    const unknown = this.options.unknownReset;
+    const reset = this.options.reset[register.name];
+    cell.lo = reset === undefined ? (unknown & lo) >>> 0 : Number(reset & 0xffffffffn);
+    cell.hi = reset === undefined ? (unknown & hi) >>> 0 : Number((reset >> 32n) & 0xffffffffn);
     if (!featureMet(register.info.when, this.caps)) return cell;
     this.#places.set(page + register.offset, { cell, high: false });
     if (register.bytes === 8) this.#places.set(page + register.offset + 4, { cell, high: true });

@@ -21,6 +21,8 @@ import {
 } from '../../src/hw/index.ts';
 
 const BASE = 0x0905_0000n;
+/** Room for optional pages in between. */
+const SECOND = 0x80000n;
 const RAM = 0x4000_0000n;
 const RAM_SIZE = 0x40_0000n;
 
@@ -53,6 +55,9 @@ export class Random {
   }
 }
 
+/** Where pages lie if they are there; queue 0 of the ECMDQs, after the VATOS page. */
+const PAGES: Readonly<Record<string, number>> = { page1: PAGE1, vatos: 0x20000, ecmdq: 0x30000 };
+
 const STREAMS = [0, 1, 8, 9, 0x40, 0x100];
 
 const CONFIGS: readonly SmmuConfig[] = [
@@ -62,6 +67,12 @@ const CONFIGS: readonly SmmuConfig[] = [
   smallVmid,
   { ...linuxNesting, IDR0: { ...linuxNesting.IDR0, BTM: 1, VMW: 1, SEV: 1, HTTU: 'ACCESS_DIRTY' } },
   { ...linuxNesting, IDR5: { ...linuxNesting.IDR5, STALL_MAX: 2 }, options: { queueWriteAbort: 'unreported' } },
+  {
+    ...linuxNesting,
+    IDR0: { ...linuxNesting.IDR0, ATOS: 1, VATOS: 1 },
+    IDR1: { ...linuxNesting.IDR1, ECMDQ: 1 },
+    IDR6: { CMDQ_CONTROL_PAGE_LOG2NUMQ: 8 },
+  },
   { ...qemuVirt, options: { ...qemuVirt.options, guardedWrites: 'taken', unknownReset: 0xffffffff } },
   {
     ...linuxNesting,
@@ -84,7 +95,7 @@ export class Fuzzer {
     this.machine = createMachine({
       smmus: [
         { config: random.pick(CONFIGS), base: BASE },
-        { config: random.pick(CONFIGS), base: BASE + 0x20000n },
+        { config: random.pick(CONFIGS), base: BASE + SECOND },
       ],
       endpoints: [0, 1].flatMap((smmu) => [
         { name: `pci${smmu}`, smmu, streamIds: STREAMS.slice(0, 3), bdf: 8 + smmu, ats: true, pri: true, ssidBits: 8 },
@@ -149,14 +160,14 @@ export class Fuzzer {
   }
 
   get #base(): bigint {
-    return BASE + (this.random.chance(4) ? 0x20000n : 0n);
+    return BASE + (this.random.chance(4) ? SECOND : 0n);
   }
 
   #register(): void {
     const { bus } = this.machine;
     const register = this.random.pick(REGISTERS);
-    const page = register.page === 'page1' ? PAGE1 : 0;
-    const at = this.random.chance(8) ? BigInt(this.random.below(0x20010)) : BigInt(page + register.offset);
+    const page = PAGES[register.page] ?? 0;
+    const at = this.random.chance(8) ? BigInt(this.random.below(0x40010)) : BigInt(page + register.offset);
     const addr = this.#base + at;
     const value = this.#value();
     switch (this.random.below(6)) {

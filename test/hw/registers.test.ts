@@ -36,6 +36,12 @@ describe('reset values [3.11, 6.3]', () => {
   });
 });
 
+test("QEMU's component identification registers [6.3.170]", () => {
+  const r = regsOf(qemuVirt);
+  const ids = Array.from({ length: 12 }, (_, i) => r.machine.bus.readl(BASE + 0xfd0n + BigInt(4 * i)));
+  expect(ids).toEqual([0x04, 0, 0, 0, 0x84, 0xb4, 0xf0, 0x10, 0x0d, 0xf0, 0x05, 0xb1]);
+});
+
 describe('access rules [6.2]', () => {
   test('read-only registers and undefined offsets ignore writes', () => {
     const r = regsOf();
