@@ -68,7 +68,8 @@ function hexLine(line: string): HexLine | undefined {
 
 /** Bytes of a hexdump that stands somewhere in a line of a log, behind a time stamp and other words. */
 export function bytesOfHexLine(line: string): Uint8Array | undefined {
-  const found = /(?:^|[\s:\]])((?:0x)?[0-9a-fA-F]{6,16}:?\s+(?:(?:0x)?[0-9a-fA-F]{2,16}\s*){2,}.*)$/.exec(line);
+  const found =
+    /(?:^|[\s:\]])((?:0x[0-9a-fA-F]{6,16}:|[0-9a-fA-F]{6,16}:?)\s+(?:(?:0x)?[0-9a-fA-F]{2,16}\s*){2,}.*)$/.exec(line);
   const dumped = found?.[1] === undefined ? undefined : hexLine(found[1]);
   return dumped === undefined || dumped.bytes.length < 8 ? undefined : dumped.bytes;
 }

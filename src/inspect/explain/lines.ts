@@ -28,7 +28,8 @@ const fixed = (test: RegExp, kind: string, summary: string): LineRule => rule(te
 function gerrorText(value: number): string {
   const table: Register = GERROR;
   const active = table.names.filter((name) => table.field(name).reserved === undefined && table.of(value, name) !== 0);
-  return active.length === 0 ? 'no known bit' : active.join(', ');
+  const place = (name: string): number => table.slot(name).shift;
+  return active.length === 0 ? 'no known bit' : active.sort((a, b) => place(a) - place(b)).join(', ');
 }
 
 /** Why the command queue stopped, by CMDQ_CONS.ERR. */
