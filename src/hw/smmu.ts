@@ -159,7 +159,7 @@ export class Smmu implements CommandTarget {
    * A client transaction: translates it, records its event, and holds it if it stalls. A client that must not stall
    * (PCIe) passes null and gets an abort with an ordinary record instead (3.12).
    */
-  access(t: Transaction, client: StallClient | null): void {
+  access(t: Transaction, client: StallClient | null = null): void {
     this.caches.translate(t);
     this.caches.note(t);
     if (t.outcome === Outcome.Stall && client !== null && !this.stalls.crowded) this.stalls.stall(t, client);
