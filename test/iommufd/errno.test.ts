@@ -1,0 +1,42 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { IOMMUFD_IOCTLS } from '../../spec/uapi.ts';
+import { IommufdError } from '../../src/iommufd/index.ts';
+import { ERRNO_CASES } from './errno-cases.ts';
+import { Lab } from './lab.ts';
+
+/** Titles of these tests: docs/iommufd-coverage.md names them. */
+const title = ({ ioctl, errno, when }: (typeof ERRNO_CASES)[number]): string => `${ioctl} ${errno}: ${when}`;
+
+describe('each ioctl, each errno (iommufd handlers, in evaluation order)', () => {
+  test.each(ERRNO_CASES.map((each) => [title(each), each] as const))(
+    '%s',
+    (_title, { ioctl, errno, run, lab: options }) => {
+      const lab = new Lab(options);
+      const call = run(lab);
+      let error: unknown = null;
+      try {
+        call();
+      } catch (thrown) {
+        error = thrown;
+      }
+      expect(error).toBeInstanceOf(IommufdError);
+      expect(error).toMatchObject({ ioctl, errno });
+    },
+  );
+});
+
+describe('docs/iommufd-coverage.md', () => {
+  const doc = readFileSync(new URL('../../docs/iommufd-coverage.md', import.meta.url), 'utf8');
+
+  test('has a row for each case, and no row without one', () => {
+    const documented = [...doc.matchAll(/^\| `(IOMMU_\w+)` \| ([A-Z0-9]+) \| (.+) \|$/gm)].map(
+      ([, ioctl, errno, when]) => `${ioctl} ${errno}: ${when}`,
+    );
+    expect(documented).toEqual(ERRNO_CASES.map(title));
+  });
+
+  test('every ioctl has a row', () => {
+    expect([...new Set(ERRNO_CASES.map(({ ioctl }) => ioctl))].sort()).toEqual(Object.keys(IOMMUFD_IOCTLS).sort());
+  });
+});
