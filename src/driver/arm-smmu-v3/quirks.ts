@@ -16,6 +16,8 @@ export const QUIRK_NAMES = [
   'events-not-drained',
   /** A VINTF whose STATUS does not follow EN stays enabled in CONFIG; its index and VMID are freed. */
   'vintf-timeout-left-enabled',
+  /** A reset in operation unmaps VCMDQs that run, and leaves VMs without theirs. */
+  'cmdqv-reset-in-operation',
 ] as const;
 
 /** One of {@link QUIRK_NAMES}. */

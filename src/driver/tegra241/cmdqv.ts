@@ -143,6 +143,7 @@ export class Tegra241Cmdqv implements SmmuImpl {
       queuesLock: this.#kernel.lock(`${smmu.name}:vintf${index}:lvcmdqs`),
       sids: this.#kernel.ids('vsid', 0, sids - 1),
       numSids: sids,
+      pairs: new Map(),
     };
   }
 
@@ -176,11 +177,20 @@ export class Tegra241Cmdqv implements SmmuImpl {
     }
   }
 
-  /** The block, the allocation table, VINTF0 (`tegra241_cmdqv_hw_reset`). @throws KernelError ETIMEDOUT */
+  /**
+   * The block, the allocation table, VINTF0 (`tegra241_cmdqv_hw_reset`). Linux has no answer to a reset in operation: it
+   * unmaps queues that run, and leaves VMs without theirs. Here everything is switched off in order first, and what VMs
+   * have is set up again; they enable their queues anew.
+   * @throws KernelError ETIMEDOUT
+   */
   deviceReset(smmu: Smmu): void {
-    const { regs, counts } = this;
-    const { vintf0 } = this;
+    const { regs, counts, vintf0 } = this;
     if (vintf0 === null) throw new Error('reset of a CMDQV without structures');
+    const { vintf } = smmu.parts;
+    const orderly = !smmu.options.quirks.has('cmdqv-reset-in-operation');
+    const vms = orderly ? [...this.users.values()] : [];
+    for (const user of vms) vintf.hwDeinit(user.vintf);
+    if (orderly && vintf0.enabled) vintf.hwDeinit(vintf0);
     const EN = CMDQV_CONFIG.bit('CMDQV_EN');
     const config = regs.read32(CMDQV_CONFIG, regs.global(CMDQV_CONFIG));
     this.#configure(config & ~EN);
@@ -190,7 +200,8 @@ export class Tegra241Cmdqv implements SmmuImpl {
         const at = regs.global(CMDQV_CMDQ_ALLOC, this.globalNumber(v, l));
         regs.write32Relaxed(CMDQV_CMDQ_ALLOC, at, CMDQV_CMDQ_ALLOC.value({ VINTF: v, LVCMDQ: l }));
       }
-    smmu.parts.vintf.hwInit(vintf0, true);
+    vintf.hwInit(vintf0, true);
+    for (const user of vms) vintf.hwInit(user.vintf, false);
   }
 
   #configure(value: number): void {

@@ -165,9 +165,11 @@ function initVsid(vintf: Vintf, vdev: IommufdVdevice): void {
   if (sid >= 2 ** VINTF_SID_REPLACE.width('PHYS_SID'))
     throw new KernelError('EINVAL', `StreamID 0x${sid.toString(16)} has more bits than PHYS_SID`);
   const s = vintf.sids.alloc();
-  parts.vintf.writeSid(vintf, s, Number(vdev.virtId), sid);
-  vdev.priv = { pair: s };
+  const pair = [Number(vdev.virtId), sid] as const;
+  vintf.pairs.set(s, pair);
+  parts.vintf.writeSid(vintf, s, ...pair);
   vdev.destroy = () => {
+    vintf.pairs.delete(s);
     parts.vintf.clearSid(vintf, s);
     vintf.sids.free(s);
   };

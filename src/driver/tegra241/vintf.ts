@@ -56,6 +56,8 @@ export interface Vintf {
   /** StreamID pairs. */
   readonly sids: IdAllocator;
   readonly numSids: number;
+  /** Pairs in use: [virtual, physical] StreamID by number. */
+  readonly pairs: Map<number, readonly [virtSid: number, physSid: number]>;
 }
 
 /** Register sequences on VINTFs; see the module comment. */
@@ -200,7 +202,7 @@ export function hwDeinit(vintf: Vintf): boolean {
 }
 
 /**
- * Switches a VINTF on with its VMID, and starts the queues that it has (`tegra241_vintf_hw_init`).
+ * Switches a VINTF on with its VMID, and starts the queues and pairs that it has (`tegra241_vintf_hw_init`).
  * @throws KernelError ETIMEDOUT
  */
 export function hwInit(vintf: Vintf, hypOwn: boolean): void {
@@ -219,12 +221,14 @@ export function hwInit(vintf: Vintf, hypOwn: boolean): void {
     if (queue === null) continue;
     parts.vintf.mapQueue(queue);
     try {
-      parts.vintf.queueInit(queue);
+      if (queue.cmdq === null) parts.vintf.queueInitUser(queue);
+      else parts.vintf.queueInit(queue);
     } catch (error) {
       parts.vintf.hwDeinit(vintf);
       throw error;
     }
   }
+  for (const [s, [virtSid, physSid]] of vintf.pairs) parts.vintf.writeSid(vintf, s, virtSid, physSid);
 }
 
 /** The part as shipped. */
