@@ -10,6 +10,10 @@ interface Entry {
 
 /** All verbs, by name. */
 export const VERBS: Readonly<Record<string, Entry>> = {
+  check: {
+    summary: 'properties of the whole stack, or of a driver of your own, on many drawn cases',
+    load: async () => (await import('./verbs/check.ts')).verb,
+  },
   demo: {
     summary: "a real kernel's dump, and a nested VM on two SMMUs",
     load: async () => (await import('./verbs/demo.ts')).verb,

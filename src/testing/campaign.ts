@@ -52,12 +52,16 @@ export function runProperty(property: Property, options: CampaignOptions): Prope
   let ops = 0;
   for (let i = shard.index; i < runs; i += shard.of) {
     let failed = false;
+    let drawnOps = 0;
     const details = fc.check(
       fc.property(arbitrary, (drawn) => {
         // Shrinking runs again and again; only the drawn case counts.
         const result = runCase(property, drawn, failed ? uncounted(options) : { ...options, coverage });
-        if (!failed) ops += result.ops;
-        failed ||= result.finding !== null;
+        if (!failed) {
+          ops += result.ops;
+          drawnOps = drawn.steps.length;
+          failed = result.finding !== null;
+        }
         return result.finding === null;
       }),
       { seed: runSeed(seed, property.name, i), numRuns: 1 },
@@ -67,7 +71,13 @@ export function runProperty(property: Property, options: CampaignOptions): Prope
     if (details.errorInstance instanceof Error && !failed) throw details.errorInstance;
     const [shrunk] = details.counterexample ?? [];
     if (shrunk === undefined) continue;
-    return { name: property.name, ok: false, runs: made, ops, findings: [found(property, i, shrunk, options)] };
+    return {
+      name: property.name,
+      ok: false,
+      runs: made,
+      ops,
+      findings: [found(property, i, shrunk, drawnOps, options)],
+    };
   }
   return { name: property.name, ok: true, runs: made, ops, findings: [] };
 }
@@ -76,11 +86,17 @@ function uncounted({ coverage: _, ...rest }: CampaignOptions): RunOptions {
   return rest;
 }
 
-function found(property: Property, run: number, shrunk: LabCase, options: CampaignOptions): FoundCase {
+function found(
+  property: Property,
+  run: number,
+  shrunk: LabCase,
+  drawnOps: number,
+  options: CampaignOptions,
+): FoundCase {
   const rest = uncounted(options);
   const attempt = (one: LabCase): RunResult => runCase(property, one, rest);
   const least = reduceCase(shrunk, (one) => attempt(one).finding !== null);
   const { finding } = attempt(least);
   if (finding === null) throw new Error(`run ${run} of ${property.name} fails only now and then`);
-  return { run, finding, case: least, drawnOps: shrunk.steps.length };
+  return { run, finding, case: least, drawnOps };
 }

@@ -35,7 +35,7 @@ export class Coverage {
 
   /** A lab is made. */
   config({ policy, preset, vmidBits, schedule }: LabConfig): void {
-    bump(this.#maps.policies, policy ?? 'at-attach');
+    if (policy !== undefined) bump(this.#maps.policies, policy);
     bump(this.#maps.presets, preset ?? 'linuxNesting');
     bump(this.#maps.vmidBits, String(vmidBits ?? 'preset'));
     bump(this.#maps.schedules, schedule?.mode ?? 'eager');

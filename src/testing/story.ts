@@ -82,7 +82,7 @@ export function configText({ preset, smmus, devices, vms, vmidBits, policy, sche
   const when =
     schedule?.mode === 'seeded' ? `schedule seeded:${schedule.seed ?? 0}` : `schedule ${schedule?.mode ?? 'eager'}`;
   return [
-    `policy ${policy ?? 'at-attach'}`,
+    policy === undefined ? '' : `policy ${policy}`,
     preset ?? 'linuxNesting',
     vmidBits === undefined ? '' : `${vmidBits}-bit VMIDs`,
     many(smmus ?? 2, 'SMMU'),

@@ -187,7 +187,7 @@ function campaign(values: Values, names: readonly string[], given: Given, io: Io
   const options: CampaignOptions = {
     seed,
     runs,
-    fixed,
+    fixed: given.driver !== undefined && fixed.policy === undefined ? { ...fixed, policy: 'foreign' } : fixed,
     coverage,
     extras: given.extras,
     withoutModel: given.driver !== undefined && fixed.policy === undefined,
@@ -240,7 +240,11 @@ function replay(file: string, values: Values, names: readonly string[], given: G
   const coverage = new Coverage();
   const outcomes = replayed(names, scenario, foreign).map((property) => ({
     property,
-    run: runCase(property, one, { extras: given.extras, coverage, withoutModel: foreign }),
+    run: runCase(property, one, {
+      extras: given.extras,
+      coverage,
+      withoutModel: foreign && one.config.policy === undefined,
+    }),
   }));
   if (flag(values, 'json')) {
     const properties = outcomes.map(({ property, run: { finding, ops } }) => ({
@@ -276,13 +280,13 @@ export const verb: Verb = {
   async run(args, io) {
     const { values, positionals } = readArgs(args, OPTIONS);
     const driver = text(values, 'driver');
-    const given: Given = {
-      out: text(values, 'out') ?? '',
-      driver,
-      extras: driver === undefined ? {} : { driver: await loadDriver(driver) },
-    };
     const file = text(values, 'replay');
     try {
+      const given: Given = {
+        out: text(values, 'out') ?? '',
+        driver,
+        extras: driver === undefined ? {} : { driver: await loadDriver(driver) },
+      };
       return file === undefined
         ? campaign(values, positionals, given, io)
         : replay(file, values, positionals, given, io);

@@ -9,7 +9,8 @@ import { pools, steps } from './operations.ts';
 
 /** What is fixed of a case instead of drawn. */
 export interface CaseOptions {
-  readonly policy?: VmidPolicyName;
+  /** 'foreign': the driver is not the shipped one, and has no policy. */
+  readonly policy?: VmidPolicyName | 'foreign';
   readonly preset?: LabPreset;
   readonly vmidBits?: 8 | 16;
   readonly schedule?: 'eager' | 'seeded';
@@ -44,7 +45,7 @@ export function labConfig(options: CaseOptions = {}): fc.Arbitrary<LabConfig> {
     devices: fc.constant(DEVICES),
     vms: fc.constant(VMS),
     vmidBits: either(options.vmidBits, [16, 8]),
-    policy: either(options.policy, POLICIES),
+    ...(options.policy === 'foreign' ? {} : { policy: either(options.policy, POLICIES) }),
     schedule: schedule(options.schedule),
   });
 }
