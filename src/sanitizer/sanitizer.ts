@@ -10,6 +10,7 @@ import { Pages, watchStores } from './pages.ts';
 import { type NoteKind, neverDecided, type Ordering, type RuleInfo } from './rule.ts';
 import { RULES, ruleNamed } from './rules/index.ts';
 import { SmmuState } from './smmu-state.ts';
+import { Tables } from './tables.ts';
 import { Peek } from './units.ts';
 import type { VmidState } from './vmids.ts';
 
@@ -53,6 +54,7 @@ export class Sanitizer {
   readonly #clock = new Clock();
   readonly #history: History;
   readonly #pages: Pages;
+  readonly #tables: Tables;
   readonly #smmus = new Map<string, SmmuState>();
   readonly #findings: Finding[] = [];
   readonly #capped = new Map<string, number>();
@@ -88,7 +90,17 @@ export class Sanitizer {
       report: (rule, message, subject, units) => this.#report(rule, message, subject, units ?? []),
       capped: (what) => this.#capped.set(what, (this.#capped.get(what) ?? 0) + 1),
     };
+    const tables = new Tables(context, {
+      VMW: (name) => this.#smmu(name).smmu.regs.VMW,
+      BBML: (name) => this.#smmu(name).smmu.caps.BBML,
+      combined: ({ smmu, VMID }) => this.#smmu(smmu).vmids.dirtyVa(VMID),
+      dirty: (tag) => this.#smmu(tag.smmu).dirty(tag),
+      pending: (tag) => this.#smmu(tag.smmu).pendingTag(tag),
+      global: (tag) => this.#smmu(tag.smmu).asids.global(tag),
+    });
+    this.#tables = tables;
     const neighbours = {
+      tables,
       flushedElsewhere: (name: string, vmid: number): string =>
         [...this.#smmus.values()].find((other) => other.name !== name && other.flushedVmid(vmid))?.name ?? '',
     };
@@ -160,11 +172,13 @@ export class Sanitizer {
     this.#history.text('', `${owner} page 0x${id.toString(16)} (${size} bytes) given back`, { address: id });
     const first = Number(id / BigInt(UNIT_BYTES));
     for (const state of this.#smmus.values()) state.pageFreed(first, first + size / UNIT_BYTES);
+    this.#tables.freed(first, first + size / UNIT_BYTES);
   }
 
   #operation({ act, where, id, owner }: OwnershipNote): void {
     if (act !== 'done') return;
     this.#history.text(where, `${owner} done`, {});
+    if (owner.startsWith('unmap')) this.#tables.unmapped(owner);
     for (const state of this.#smmus.values())
       if (where === '') state.done(-1, owner);
       else if (where === state.name) state.done(Number(id), owner);

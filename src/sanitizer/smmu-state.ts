@@ -1,5 +1,5 @@
 /** Everything the sanitizer knows of one SMMU, and what each thing observed does to it. */
-import { CMD_SYNC, CR0, opcodeOf, type Words } from '../../spec/index.ts';
+import { CD, CMD_SYNC, CR0, opcodeOf, slotValue, type Words } from '../../spec/index.ts';
 import type { Announcement, CommandAct } from '../hw/observer.ts';
 import type { Smmu } from '../hw/smmu.ts';
 import type { Transaction } from '../hw/transaction.ts';
@@ -9,17 +9,29 @@ import { CdFacts } from './cd-facts.ts';
 import { Cds } from './cds.ts';
 import { type Maintenance, maintenanceOf } from './commands.ts';
 import { type Context, hex } from './context.ts';
+import type { Flush } from './flush.ts';
 import { type Pending, Queues } from './queues.ts';
+import { PAGE_LOG2, type Shape, shapeOfSte, shapesOfCd } from './shape.ts';
+import type { Tag } from './stale.ts';
 import { SteFacts, type Use } from './ste-facts.ts';
 import { type Stream, Streams } from './streams.ts';
+import type { Tables } from './tables.ts';
 import { Vmids } from './vmids.ts';
 
+const ASID_SLOT = CD.slot('ASID');
 const SMMUEN = CR0.bit('SMMUEN');
 
-/** What the SMMUs of a machine have to ask of each other. */
+/** What the SMMUs of a machine share, and have to ask of each other. */
 export interface Neighbours {
+  readonly tables: Tables;
   /** Another SMMU on which a VMID was flushed lately: its name, or ''. */
   flushedElsewhere(smmu: string, vmid: number): string;
+}
+
+/** A table and the tag under which it is walked. */
+interface TableUse {
+  readonly shape: Shape;
+  readonly tag: Tag;
 }
 
 /** See the module comment. */
@@ -33,6 +45,7 @@ export class SmmuState {
   readonly boot: Boot;
   readonly queues: Queues;
   readonly #context: Context;
+  readonly #tables: Tables;
   /** VMIDs and when S12_VMALL of each was consumed last. */
   readonly #vmalls = new Map<number, number>();
   /** Streams whose next transaction is a retry of a stalled one: nobody relies on anything by it. */
@@ -40,6 +53,7 @@ export class SmmuState {
 
   constructor(context: Context, smmu: Smmu, neighbours: Neighbours) {
     this.#context = context;
+    this.#tables = neighbours.tables;
     this.name = smmu.name;
     this.smmu = smmu;
     const view = { name: smmu.name, caps: smmu.caps, regs: smmu.regs };
@@ -55,12 +69,56 @@ export class SmmuState {
       this.#usesChanged(stream, before, after, consumed),
     );
     this.boot = new Boot(context, view);
+    this.cds.onWalks = (stream, index, images, use) => this.#walks(stream, index, images, use);
     if (smmu.regs.SMMUEN) this.streams.open();
   }
 
   #usesChanged(stream: Stream, before: readonly Use[], after: readonly Use[], consumed: number): void {
     this.vmids.update(stream, before, after, consumed);
+    this.#tables.use(`${this.name} ${stream.sid}`, this.#stage2(after));
     this.cds.update(stream, after, consumed);
+  }
+
+  #stage2(uses: readonly Use[]): TableUse[] {
+    const out: TableUse[] = [];
+    for (const { s2, words, VMID, world } of uses) {
+      const shape = s2 ? shapeOfSte(words, this.smmu.caps) : undefined;
+      if (shape !== undefined) out.push({ shape, tag: { smmu: this.name, stage: 2, world, VMID, ASID: -1 } });
+    }
+    return out;
+  }
+
+  /** What a CD leads to through a stream. */
+  #walks(stream: Stream, index: number, images: readonly Words[], use: Use | null): void {
+    const out: TableUse[] = [];
+    if (use !== null) {
+      const oneTtb = use.world === 'NS-EL2';
+      for (const image of images)
+        for (const shape of shapesOfCd(image, this.smmu.caps, oneTtb)) {
+          const ASID = oneTtb ? -1 : slotValue(image, ASID_SLOT);
+          out.push({ shape, tag: { smmu: this.name, stage: 1, world: use.world, VMID: use.VMID, ASID } });
+        }
+    }
+    this.#tables.use(`${this.name} ${stream.sid}/${index}`, out);
+  }
+
+  /** Whether TLB entries of a tag may exist. */
+  dirty(tag: Tag): boolean {
+    return tag.stage === 2 ? this.vmids.dirty(tag.VMID) : this.asids.dirty(tag);
+  }
+
+  /** Why an invalidation of a tag has not completed, or ''. */
+  pendingTag(tag: Tag): string {
+    for (const [queue, { what }] of this.queues.all()) {
+      if (what.kind !== 'tlbi') continue;
+      const { scope, VMID, ASID, name } = what.flush;
+      const stage1 = scope.startsWith('nh-') || scope.startsWith('el2');
+      if (scope !== 'nsnh-all' && scope !== 's12-vmall' && stage1 !== (tag.stage === 1)) continue;
+      const named = scope === 'nsnh-all' || scope.startsWith('el2') || VMID === Math.max(tag.VMID, 0);
+      const byAsid = scope === 'nh-va' || scope === 'nh-asid' || scope === 'el2-va' || scope === 'el2-asid';
+      if (named && (!byAsid || ASID === tag.ASID)) return `${name} on ${queue} has not been completed by a CMD_SYNC`;
+    }
+    return '';
   }
 
   /** Whether S12_VMALL of a VMID was consumed here at all. */
@@ -121,7 +179,25 @@ export class SmmuState {
       if (flush.scope === 's12-vmall') this.#vmalls.set(flush.VMID, this.#context.clock.now);
       this.vmids.consumed(flush, this.smmu.regs.VMW);
       this.asids.consumed(flush, this.smmu.regs.VMW);
+      this.#tables.consumed(this.name, flush);
+      if (flush.misaligned && !this.#ofGuest(flush)) this.#misaligned(flush);
     }
+  }
+
+  /** A stage 1 invalidation under a VMID of nested streams comes from the VM. */
+  #ofGuest({ scope, VMID }: Flush): boolean {
+    if (!scope.startsWith('nh-')) return false;
+    for (const [, { s1, s2 }] of this.vmids.uses(VMID)) if (s1 && s2) return true;
+    return false;
+  }
+
+  #misaligned({ name, VMID, ASID, first, level }: Flush): void {
+    const at = hex(BigInt(first) << BigInt(PAGE_LOG2));
+    this.#context.report(
+      'TLB-10',
+      `${this.name}: ${name} of a range at ${at}, which is not aligned to an entry${level === 0 ? '' : ` of level ${level}`}: which addresses it reaches is UNPREDICTABLE`,
+      { smmu: this.name, VMID, ASID },
+    );
   }
 
   #completed({ what, consumed }: Pending): void {
@@ -137,6 +213,7 @@ export class SmmuState {
       this.boot.flushed(what.flush, consumed);
       this.vmids.flushed(what.flush, this.smmu.regs.VMW, consumed);
       this.asids.flushed(what.flush, this.smmu.regs.VMW, consumed);
+      this.#tables.flushed(this.name, what.flush, consumed);
     }
   }
 

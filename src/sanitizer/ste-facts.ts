@@ -168,7 +168,8 @@ export class SteFacts {
   use(words: Words, e2h: boolean): Use | undefined {
     if (slotValue(words, V) === 0) return undefined;
     const world = streamWorld(words, this.caps, e2h);
-    if (world === undefined) return undefined;
+    // Nothing is ever translated by an ILLEGAL STE.
+    if (world === undefined || firstSteProblem(words, this.caps) !== undefined) return undefined;
     const s1 = s1Enabled(words);
     const s2 = s2Enabled(words);
     const VMID = vmidUsed(words, this.caps) ? slotValue(words, S2VMID) : -1;

@@ -1,8 +1,9 @@
 /** A bare machine under the sanitizer: structures stored by hand, commands with real words, no driver. */
 import { CD } from '../../spec/cd.ts';
 import * as commands from '../../spec/commands.ts';
+import { pte1, pte2 } from '../../spec/descriptors.ts';
 import { L1STD } from '../../spec/l1std.ts';
-import type { Encoding, Words } from '../../spec/layout.ts';
+import type { Encoding, Layout, Words } from '../../spec/layout.ts';
 import * as spec from '../../spec/registers.ts';
 import { STE } from '../../spec/ste.ts';
 import type { OwnershipNote } from '../../src/driver/kernel.ts';
@@ -96,6 +97,69 @@ export const cd = (ASID: number, root = S1ROOT, more: Cd = {}): Words =>
     MAIR0: 0xff,
     ...more,
   });
+
+/** Bytes between the tables of one root: level 2 at +0x2000, level 3 at +0x4000 and up. */
+const LEVEL2 = 0x2000n;
+const LEVEL3 = 0x4000n;
+
+const qwordOf = (words: Words): bigint => (BigInt(words[1] ?? 0) << 32n) | BigInt(words[0] ?? 0);
+
+/** A Table descriptor. */
+export const tableDescriptor = (pa: bigint): bigint =>
+  qwordOf(pte2('4k', 2, 'table').encode({ Valid: 1, Type: 1, NextLevelTableAddress: pa >> 12n }));
+
+type LeafFields = Readonly<Record<string, number | bigint | string>>;
+
+function encoded(table: Layout, fields: LeafFields): Words {
+  const words = table.zero();
+  for (const [name, value] of Object.entries(fields)) table.set(words, name, value);
+  return words;
+}
+
+/** A stage 2 page, Normal, read and write. */
+export const page2 = (pa: bigint, more: LeafFields = {}): bigint =>
+  qwordOf(
+    encoded(pte2('4k', 3, 'page'), {
+      Valid: 1,
+      Type: 1,
+      MemAttr: 15,
+      S2AP: 'RW',
+      SH: 'ISH',
+      AF: 1,
+      OutputAddress: pa >> 12n,
+      ...more,
+    }),
+  );
+
+/** A stage 1 page, not global, read and write. */
+export const page1 = (pa: bigint, more: LeafFields = {}): bigint =>
+  qwordOf(
+    encoded(pte1('4k', 3, 'page'), {
+      Valid: 1,
+      Type: 1,
+      AP: 'RW',
+      SH: 'ISH',
+      AF: 1,
+      nG: 1,
+      OutputAddress: pa >> 12n,
+      ...more,
+    }),
+  );
+
+/** A stage 2 block of 2 MiB. */
+export const block2 = (pa: bigint, more: LeafFields = {}): bigint =>
+  qwordOf(
+    encoded(pte2('4k', 2, 'block'), {
+      Valid: 1,
+      Type: 0,
+      MemAttr: 15,
+      S2AP: 'RW',
+      SH: 'ISH',
+      AF: 1,
+      OutputAddress: pa >> 21n,
+      ...more,
+    }),
+  );
 
 /** An SMMU with a linear Stream table of 256 STEs, and the sanitizer on its machine. */
 export class SanitizerLab {
@@ -252,6 +316,31 @@ export class SanitizerLab {
     this.cfgiCd(sid, ssid);
     this.storeWords(this.cdAt(ssid, table), words, [0]);
     this.cfgiCd(sid, ssid);
+  }
+
+  /** Where the descriptor of a level stands for an input address below 2 GiB. */
+  entryAt(root: bigint, level: 1 | 2 | 3, input: bigint): bigint {
+    if (level === 1) return root + 8n * (input >> 30n);
+    if (level === 2) return root + LEVEL2 + 0x1000n * (input >> 30n) + 8n * ((input >> 21n) & 0x1ffn);
+    return this.level3(root, input) + 8n * ((input >> 12n) & 0x1ffn);
+  }
+
+  /** The level 3 table of an input address. */
+  level3(root: bigint, input: bigint): bigint {
+    return root + LEVEL3 + 0x1000n * (input >> 21n);
+  }
+
+  /** Tables down to level 3 for an input address, and a leaf there. */
+  map(root: bigint, input: bigint, leaf: bigint): void {
+    const { bus } = this.machine;
+    bus.store64(this.entryAt(root, 1, input), tableDescriptor(root + LEVEL2 + 0x1000n * (input >> 30n)));
+    bus.store64(this.entryAt(root, 2, input), tableDescriptor(this.level3(root, input)));
+    bus.store64(this.entryAt(root, 3, input), leaf);
+  }
+
+  /** Stores a descriptor of a level. */
+  put(root: bigint, level: 1 | 2 | 3, input: bigint, descriptor: bigint): void {
+    this.machine.bus.store64(this.entryAt(root, level, input), descriptor);
   }
 
   /** A DMA read by a stream. */
