@@ -41,6 +41,8 @@ const SOURCES: Readonly<Record<string, Source>> = {
   X: (t) => bit(t.InD),
   W: (t) => bit(!t.noWrite),
   R: () => 1,
+  // A request asks for one smallest translation unit.
+  Span: () => 1,
   InputAddr: INPUT,
   IPA: [(t) => t.ipaHi, (t) => t.ipaLo],
   FetchAddr: [(t) => t.fetchHi, (t) => t.fetchLo],
@@ -52,8 +54,8 @@ interface Filler {
   readonly source: Source;
 }
 
-/** Fields that stay 0 here: Secure only, RME only, implementation defined, and the size of a Translation Request. */
-const ZERO_FIELDS = new Set(['NSIPA', 'GPCF', 'Span']);
+/** Fields that stay 0 here: of the Secure queue, and of RME. */
+const ZERO_FIELDS = new Set(['NSIPA', 'GPCF']);
 
 function fillersOf(layout: EventLayout): Filler[] {
   const fillers: Filler[] = [];

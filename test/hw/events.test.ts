@@ -62,7 +62,7 @@ describe('records, bit for bit [7.3; the encoded examples of the reference]', ()
     expect(record({ event: 0x09, fetchHi: 0xff, fetchLo: 0x1234567f })[3]).toBe(0x000000ff12345678n);
     expect(record({ event: 0x05, addrHi: 0x12, addrLo: 0x34567890, noWrite: true, PnU: true })).toEqual([
       0x0000010800000005n,
-      0x0000000090000000n,
+      0x0000000090000001n,
       0x0000001234567000n,
       0n,
     ]);
