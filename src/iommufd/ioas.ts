@@ -146,6 +146,19 @@ function mapSource(
   return mapPieces(table, [{ pages, startByte: BigInt(pages.startOffset), length }], length, flags, iova);
 }
 
+/**
+ * Answers a MAP or COPY. Linux 7.2 leaves the mapping in place when the answer cannot be copied, so that the caller does
+ * not know of it; here it is undone.
+ */
+function respondOrUnmap<C>(ctx: IommufdCtx, ucmd: Ucmd<C>, table: IoPageTable, iova: bigint, length: bigint): void {
+  try {
+    ucmd.respond();
+  } catch (error) {
+    if (ctx.quirks !== 'linux-7.2') table.unmap(iova, iova + length - 1n);
+    throw error;
+  }
+}
+
 /** IOMMU_IOAS_MAP. */
 export function ioasMap(ctx: IommufdCtx, ucmd: Ucmd<Command<'IOMMU_IOAS_MAP'>>): void {
   const { cmd } = ucmd;
@@ -155,7 +168,7 @@ export function ioasMap(ctx: IommufdCtx, ucmd: Ucmd<Command<'IOMMU_IOAS_MAP'>>):
     if (cmd.length === 0n || cmd.length > IOVA_LAST - PAGE_SIZE) fail('EINVAL', 'length is 0 or too large');
     const source: PageSource = { kind: 'user', process: ctx.process, va: cmd.user_va };
     cmd.iova = mapSource(ctx, table, source, cmd.length, cmd.flags, cmd.iova);
-    ucmd.respond();
+    respondOrUnmap(ctx, ucmd, table, cmd.iova, cmd.length);
   });
 }
 
@@ -169,7 +182,7 @@ export function ioasMapFile(ctx: IommufdCtx, ucmd: Ucmd<Command<'IOMMU_IOAS_MAP_
     const file = ctx.process.file?.(cmd.fd);
     if (file === undefined) fail('EBADF', `descriptor ${cmd.fd} is not open`);
     cmd.iova = mapSource(ctx, table, { kind: 'file', file, start: cmd.start }, cmd.length, cmd.flags, cmd.iova);
-    ucmd.respond();
+    respondOrUnmap(ctx, ucmd, table, cmd.iova, cmd.length);
   });
 }
 
@@ -187,7 +200,7 @@ export function ioasCopy(ctx: IommufdCtx, ucmd: Ucmd<Command<'IOMMU_IOAS_COPY'>>
   }
   try {
     cmd.dst_iova = mapPieces(dst.table, pieces, cmd.length, cmd.flags, cmd.dst_iova);
-    ucmd.respond();
+    respondOrUnmap(ctx, ucmd, dst.table, cmd.dst_iova, cmd.length);
   } finally {
     ctx.objects.put(dst);
   }
