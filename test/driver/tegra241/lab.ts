@@ -19,6 +19,7 @@ import {
   type Machine,
   type ScheduleConfig,
   SMALL_PARAM,
+  type SmmuConfig,
 } from '../../../src/hw/index.ts';
 import { IommufdContext, VfioDevice } from '../../../src/iommufd/index.ts';
 import { DemoVm } from '../../../src/lab/demo/vm.ts';
@@ -32,6 +33,7 @@ export interface LabOptions {
   /** What the driver sees of the machine's bus. */
   readonly bus?: (bus: Bus) => Bus;
   readonly smmus?: number;
+  readonly config?: SmmuConfig;
 }
 
 export const GPA = 0x8000_0000n;
@@ -90,6 +92,7 @@ export class Lab {
       smmus: options.smmus ?? 1,
       cmdqv: options.cmdqv ?? { param: SMALL_PARAM },
       observer: (act) => this.#observe(act),
+      ...(options.config === undefined ? {} : { config: options.config }),
       ...(options.schedule === undefined ? {} : { schedule: options.schedule }),
     });
     const { bus } = this.machine;
