@@ -121,16 +121,12 @@ export class LocalBus implements Bus {
       return;
     }
     if (!this.#machine.memory.covers(pa, bytes.length)) throw new BusError(pa, `${bytes.length}-byte write`);
-    for (let unit = pa - (pa % 8n); unit < pa + BigInt(bytes.length); unit += 8n) {
-      let mask = 0n;
-      let value = 0n;
-      for (let i = 0; i < 8; i++) {
-        const byte = bytes[Number(unit - pa) + i];
-        if (byte === undefined) continue;
-        mask |= 0xffn << BigInt(8 * i);
-        value |= BigInt(byte) << BigInt(8 * i);
-      }
-      stores.store(highOf(unit), lowOf(unit), highOf(mask), lowOf(mask), highOf(value), lowOf(value));
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    for (let at = -Number(pa % 8n); at < bytes.length; at += 8) {
+      const unit = pa + BigInt(at);
+      if (at >= 0 && at + 8 <= bytes.length)
+        stores.store64(highOf(unit), lowOf(unit), view.getInt32(at + 4, true), view.getInt32(at, true));
+      else storePart(stores, unit, bytes, at);
     }
   }
 
@@ -192,6 +188,19 @@ export class LocalBus implements Bus {
   onInterrupt(irq: number, edge: () => void): void {
     this.#machine.onInterrupt(irq, edge);
   }
+}
+
+/** Stores the bytes of a unit that begins at index `at` (which may be negative) of `bytes`. */
+function storePart(stores: StoreBuffer, unit: Pa, bytes: Uint8Array, at: number): void {
+  let mask = 0n;
+  let value = 0n;
+  for (let i = 0; i < 8; i++) {
+    const byte = bytes[at + i];
+    if (byte === undefined) continue;
+    mask |= 0xffn << BigInt(8 * i);
+    value |= BigInt(byte) << BigInt(8 * i);
+  }
+  stores.store(highOf(unit), lowOf(unit), highOf(mask), lowOf(mask), highOf(value), lowOf(value));
 }
 
 /** Physical addresses have 56 bits; beyond them halves would wrap. */

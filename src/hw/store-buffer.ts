@@ -57,7 +57,8 @@ export class StoreBuffer implements Speculator {
     if (before === undefined) this.#units.set(unit, [pending]);
     else before.push(pending);
     this.#count++;
-    if (this.#count > CAPACITY) this.#publishOne();
+    // One that is pushed out is no moment of its own: filling a page would be five hundred of them.
+    if (this.#count > CAPACITY) this.#publishOne(false);
     return true;
   }
 
@@ -86,20 +87,21 @@ export class StoreBuffer implements Speculator {
 
   /** Makes every store visible, one by one, in the order the schedule draws. */
   drain(): void {
-    while (this.#count > 0) this.#publishOne();
+    while (this.#count > 0) this.#publishOne(true);
   }
 
   /** A moment at which one store may become visible. */
   speculate(): void {
-    if (this.#count > 0) this.#publishOne();
+    if (this.#count > 0) this.#publishOne(true);
   }
 
-  #publishOne(): void {
+  #publishOne(moment: boolean): void {
     const pick = this.#schedule.choose(this.name, 'store', this.#units.size);
     let at = 0;
     for (const [unit, pending] of this.#units) {
       if (at++ !== pick) continue;
       this.#publish(unit, pending);
+      if (moment) this.#published();
       return;
     }
   }
@@ -117,6 +119,5 @@ export class StoreBuffer implements Speculator {
     if (one.maskHi === 0 && one.maskLo === ALL) memory.store32(one.hi, one.lo, lo);
     else if (one.maskLo === 0 && one.maskHi === ALL) memory.store32(one.hi, one.lo + 4, hi);
     else memory.store64(one.hi, one.lo, hi, lo);
-    this.#published();
   }
 }
