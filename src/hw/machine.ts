@@ -19,6 +19,7 @@ import { Cmdqv } from './tegra241/cmdqv.ts';
 import { type CmdqvConfig, HOST_PARAM } from './tegra241/config.ts';
 import { Transaction } from './transaction.ts';
 import { makeTranslation, type TranslationContext, type TranslationUnit } from './translation-unit.ts';
+import type { VmidHolder } from './vmid.ts';
 
 /** An SMMU of a machine. */
 export interface SmmuSetup {
@@ -211,6 +212,11 @@ export class Machine {
     const cmdqv = this.cmdqvs.get(smmu);
     if (cmdqv === undefined) throw new RangeError(`no CMDQV beside ${smmu}`);
     return cmdqv;
+  }
+
+  /** Who names a VMID in any SMMU, each with the SMMU's name. VMIDs of different SMMUs are different numbers. */
+  vmidHolders(VMID: number): (VmidHolder & { readonly smmu: string })[] {
+    return this.smmus.flatMap((smmu) => smmu.vmidHolders(VMID).map((holder) => ({ ...holder, smmu: smmu.name })));
   }
 
   /** An endpoint by name. @throws RangeError for an unknown one */
