@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { fromQwords } from '../../spec/index.ts';
-import type { Hypervisor, VmidPolicyName } from '../../src/driver/arm-smmu-v3/index.ts';
+import type { DriverExtras, DriverParts, Hypervisor, VmidPolicyName } from '../../src/driver/arm-smmu-v3/index.ts';
 import { iommuMap, iommuUnmap } from '../../src/driver/iommu/index.ts';
 import type { IommuDomain, IommufdViommu } from '../../src/driver/iommu/ops.ts';
 import { KernelError } from '../../src/driver/kernel.ts';
@@ -58,7 +58,12 @@ class Watched extends Rig {
   readonly viommus: { readonly viommu: IommufdViommu; readonly device: string }[] = [];
   readonly attached = new Map<string, IommuDomain>();
 
-  constructor(vmidPolicy: VmidPolicyName, schedule: ScheduleConfig, config: SmmuConfig = linuxNesting) {
+  constructor(
+    vmidPolicy: VmidPolicyName,
+    schedule: ScheduleConfig,
+    config: SmmuConfig = linuxNesting,
+    extras: DriverExtras = {},
+  ) {
     const hypervisor = new Numbers();
     super({
       machine: {
@@ -74,6 +79,7 @@ class Watched extends Rig {
         schedule,
       },
       settings: { vmidPolicy, hypervisor },
+      extras,
     });
     this.sanitizer = new Sanitizer(this.machine);
     hypervisor.announce = this.sanitizer.announce;
@@ -227,6 +233,61 @@ describe.each(POLICIES)('no false alarm on the shipped driver, policy %s', (poli
       }),
       { numRuns: 25, seed: 20260717 },
     );
+  });
+});
+
+describe('the same rig finds what a driver does wrong', () => {
+  const run = (parts: (shipped: DriverParts) => DriverParts, ops: readonly (readonly [number, number, number])[]) => {
+    const rig = new Watched('at-attach', { mode: 'eager' }, linuxNesting, { parts });
+    for (const one of ops) step(rig, one);
+    teardown(rig);
+    return new Set(rig.sanitizer.report().findings.map(({ rule }) => rule));
+  };
+
+  test('no flush of the tag at the last detach: VMID-2, and TLB-3 for its tables', () => {
+    const rules = run(
+      (shipped) => ({ ...shipped, invalidation: { ...shipped.invalidation, flushTag: () => true } }),
+      [
+        [0, 0, 0],
+        [4, 0, 0],
+        [7, 0, 0],
+      ],
+    );
+    expect([...rules].sort()).toEqual(['TLB-3', 'VMID-2']);
+  });
+
+  test('no invalidation at unmap: TLB-1', () => {
+    const rules = run(
+      (shipped) => ({ ...shipped, invalidation: { ...shipped.invalidation, invRange: () => true } }),
+      [
+        [0, 0, 0],
+        [4, 0, 0],
+        [8, 0, 0],
+        [9, 0, 0],
+      ],
+    );
+    expect(rules).toContain('TLB-1');
+  });
+
+  test('an entry writer without invalidation between its steps: torn STEs', () => {
+    const rules = run(
+      (shipped) => ({
+        ...shipped,
+        entryWriter: {
+          write: (kernel, pa, target, rules, sync) => {
+            shipped.entryWriter.write(kernel, pa, target, rules, () => true);
+            return sync();
+          },
+        },
+      }),
+      [
+        [0, 0, 0],
+        [4, 0, 0],
+        [1, 0, 0],
+        [5, 0, 0],
+      ],
+    );
+    expect([...rules].some((rule) => ['CFG-2', 'CFG-3', 'CFG-4'].includes(rule))).toBe(true);
   });
 });
 
