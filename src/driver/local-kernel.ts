@@ -12,6 +12,7 @@ import {
   type OwnershipNote,
   type Point,
 } from './kernel.ts';
+import { LowestFree } from './lowest-free.ts';
 import { PageAllocator } from './page-allocator.ts';
 
 /** One line of the kernel log. */
@@ -47,15 +48,14 @@ class LocalLock implements Lock {
   }
 }
 
-/** Lowest free first; a hint keeps a long run of taken ids from being searched again and again. */
+/** Lowest free first. */
 class LocalIds implements IdAllocator {
   readonly name: string;
   readonly #kernel: LocalKernel;
   readonly #min: number;
   readonly #max: number;
   readonly #exhausted: Errno;
-  readonly #taken = new Set<number>();
-  #hint: number;
+  readonly #ids: LowestFree;
 
   constructor(kernel: LocalKernel, name: string, min: number, max: number, exhausted: Errno) {
     this.#kernel = kernel;
@@ -63,23 +63,20 @@ class LocalIds implements IdAllocator {
     this.#min = min;
     this.#max = max;
     this.#exhausted = exhausted;
-    this.#hint = min;
+    this.#ids = new LowestFree(min);
   }
 
   alloc(): number {
     this.#kernel.mayFail(`ids:${this.name}`, 'ENOMEM');
-    let id = this.#hint;
-    while (this.#taken.has(id)) id++;
-    if (id > this.#max) throw new KernelError(this.#exhausted, `no ${this.name} left in ${this.#min}..${this.#max}`);
-    this.#taken.add(id);
-    this.#hint = id + 1;
+    if (this.#ids.peek() > this.#max)
+      throw new KernelError(this.#exhausted, `no ${this.name} left in ${this.#min}..${this.#max}`);
+    const id = this.#ids.take();
     this.#announce('alloc', id);
     return id;
   }
 
   free(id: number): void {
-    if (!this.#taken.delete(id)) throw new Error(`${this.name} ${id} is not allocated`);
-    if (id < this.#hint) this.#hint = id;
+    if (!this.#ids.give(id)) throw new Error(`${this.name} ${id} is not allocated`);
     this.#announce('free', id);
   }
 
@@ -89,11 +86,11 @@ class LocalIds implements IdAllocator {
   }
 
   has(id: number): boolean {
-    return this.#taken.has(id);
+    return this.#ids.has(id);
   }
 
   get used(): number {
-    return this.#taken.size;
+    return this.#ids.used;
   }
 }
 

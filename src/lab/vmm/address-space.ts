@@ -8,11 +8,18 @@ import { PAGE_BYTES, PAGE_SIZE } from '../../iommufd/process.ts';
 export class PageList implements UserFile {
   readonly #bus: Bus;
   readonly #pages: readonly Pa[];
+  /** Index of the first page after the physical run that a page belongs to. */
+  readonly #runEnd: Uint32Array;
 
   /** @param pages physical addresses of the pages, page aligned */
   constructor(bus: Bus, pages: readonly Pa[]) {
     this.#bus = bus;
     this.#pages = pages;
+    this.#runEnd = new Uint32Array(pages.length);
+    for (let i = pages.length - 1; i >= 0; i--) {
+      const goesOn = pages[i + 1] === (pages[i] ?? 0n) + PAGE_SIZE;
+      this.#runEnd[i] = goesOn ? (this.#runEnd[i + 1] ?? i + 1) : i + 1;
+    }
   }
 
   get size(): bigint {
@@ -23,9 +30,7 @@ export class PageList implements UserFile {
     const first = Number(offset / PAGE_SIZE);
     const pa = this.#pages[first];
     if (pa === undefined) return undefined;
-    let pages = 1;
-    while (pages < maxPages && this.#pages[first + pages] === pa + BigInt(pages) * PAGE_SIZE) pages++;
-    return { pa, pages };
+    return { pa, pages: Math.min(maxPages, (this.#runEnd[first] ?? first + 1) - first) };
   }
 
   /** Calls `piece` for each part of [offset, offset + length) inside one page, until the pages end. */
