@@ -82,5 +82,24 @@ export const smallVmid: SmmuConfig = {
   IDR0: { ...linuxNesting.IDR0, VMID16: 'BITS_8' },
 };
 
+/** Everything this model implements, v3.3: 52-bit addresses, both endiannesses, ATOS, ECMDQs, broadcasts. */
+export const full: SmmuConfig = {
+  IDR0: {
+    ...linuxNesting.IDR0,
+    HTTU: 'ACCESS_DIRTY_TABLE',
+    BTM: 1,
+    VMW: 1,
+    SEV: 1,
+    ATOS: 1,
+    VATOS: 1,
+    TTENDIAN: 'MIXED',
+  },
+  IDR1: { ...linuxNesting.IDR1, ATTR_PERMS_OVR: 1, ECMDQ: 1, SIDSIZE: 24 },
+  IDR3: { ...linuxNesting.IDR3, PPS: 1, STT: 1, E0PD: 1, PTWNNC: 1, EPAN: 1 },
+  IDR5: { ...linuxNesting.IDR5, OAS: 'BITS_52', DS: 1, VAX: 'BITS_52' },
+  IDR6: { CMDQ_CONTROL_PAGE_LOG2NUMP: 1, CMDQ_CONTROL_PAGE_LOG2NUMQ: 4 },
+  AIDR: { ArchMinorRev: 'V3_3' },
+};
+
 /** All presets by name. */
-export const PRESETS = { minimal, qemuVirt, linuxNesting, smallVmid } as const;
+export const PRESETS = { minimal, qemuVirt, linuxNesting, smallVmid, full } as const;

@@ -41,11 +41,13 @@ export function stesNaming(VMID: number, memory: Memory, caps: Caps, regs: Trans
   // The words that say whether the VMID counts, and the VMID.
   const words: Words = new Uint32Array(STE.bytes / 4);
   const used = S2VMID.word - (S2VMID.word % 2) + 2;
-  for (const [first, address, count] of pieces(memory, caps, regs))
+  // In units of an STE a 56-bit address is exact as a double.
+  const perHalf = 2 ** 32 / STE.bytes;
+  for (const [first, address, count] of pieces(memory, caps, regs)) {
+    const base = Number(address / BigInt(STE.bytes));
     for (let i = 0; i < count; i++) {
-      const at = address + BigInt(i * STE.bytes);
-      const hi = Number(at >> 32n);
-      const lo = Number(at & 0xffffffffn);
+      const hi = Math.floor((base + i) / perHalf);
+      const lo = ((base + i) % perHalf) * STE.bytes;
       if (!memory.load64(hi, lo)) break;
       words[0] = memory.lo;
       words[1] = memory.hi;
@@ -57,6 +59,7 @@ export function stesNaming(VMID: number, memory: Memory, caps: Caps, regs: Trans
       if (slotValue(words, S2VMID) === VMID && vmidUsed(words, caps))
         out.push({ kind: 'ste', what: `0x${(first + i).toString(16)}` });
     }
+  }
   return out;
 }
 

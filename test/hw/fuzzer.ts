@@ -11,6 +11,7 @@ import { STE } from '../../spec/ste.ts';
 import {
   createMachine,
   type DmaResult,
+  full,
   linuxNesting,
   type Machine,
   minimal,
@@ -62,6 +63,8 @@ const STREAMS = [0, 1, 8, 9, 0x40, 0x100];
 
 const CONFIGS: readonly SmmuConfig[] = [
   minimal,
+  full,
+  full,
   qemuVirt,
   linuxNesting,
   smallVmid,
