@@ -46,8 +46,13 @@ export function configProblems(ids: IdRegisters): string[] {
   ];
 }
 
+/** Configurations that were found right, so that a thousand machines of one are checked once. */
+const right = new WeakMap<SmmuConfig, IdRegisters>();
+
 /** The ID registers of a configuration that can be built. @throws ConfigError naming everything that is wrong */
 export function checkedIds(config: SmmuConfig): IdRegisters {
+  const known = right.get(config);
+  if (known !== undefined) return known;
   let ids: IdRegisters;
   try {
     ids = idRegistersOf(config);
@@ -57,5 +62,6 @@ export function checkedIds(config: SmmuConfig): IdRegisters {
   }
   const problems = configProblems(ids);
   if (problems.length > 0) throw new ConfigError(problems);
+  right.set(config, ids);
   return ids;
 }

@@ -66,6 +66,8 @@ const machine = z.strictObject({
   smmus: small(1, LAB_LIMITS.smmus).optional(),
   devices: small(1, LAB_LIMITS.devices).optional(),
   vms: small(1, LAB_LIMITS.vms).optional(),
+  streamTable: z.enum(['linear', 'two-level']).optional(),
+  defaultDomain: z.enum(['dma', 'identity']).optional(),
   vmidBits: z.union([z.literal(8), z.literal(16)]).optional(),
   policy: z.enum(POLICIES as readonly [string, ...string[]]).optional(),
   schedule: z.strictObject({ mode: z.enum(['eager', 'seeded']), seed: small(0, 0x7fffffff).optional() }).optional(),

@@ -38,7 +38,7 @@ export const POLICIES: readonly VmidPolicyName[] = ['at-attach', 'viommu-only', 
 
 /** What a lab is made from: plain data, so that a case can be printed, saved and made again. */
 export interface LabConfig {
-  /** What each SMMU is. Default 'linuxNesting'; queues are cut to 256 entries, so that making a lab is cheap. */
+  /** What each SMMU is. Default 'linuxNesting'; queues and caches are cut, so that making a lab is cheap. */
   readonly preset?: LabPreset;
   /** SMMUs, 1 to {@link LAB_LIMITS}.smmus. Default 2. */
   readonly smmus?: number;
@@ -46,6 +46,10 @@ export interface LabConfig {
   readonly devices?: number;
   /** Virtual machines, each with memory and an IO address space. Default 2. */
   readonly vms?: number;
+  /** 'linear': 64 streams; 'two-level': 16 bits of StreamID, which is the PCI requester id. Default 'two-level'. */
+  readonly streamTable?: 'linear' | 'two-level';
+  /** What a device does before anybody binds it. Default 'dma': the DMA API's own domain. */
+  readonly defaultDomain?: 'dma' | 'identity';
   /** Width of a VMID. Default: the preset's. */
   readonly vmidBits?: 8 | 16;
   /** Where the driver takes VMIDs from. Default 'at-attach'. */
@@ -104,25 +108,50 @@ export interface LabDevice {
 
 /** Entries of a lab's queues, as log2. */
 const QUEUE_LOG2 = 8;
+/** StreamID bits with a linear table. */
+const LINEAR_SIDSIZE = 6;
+const cache = (entries: number) => ({ entries, ways: 4, replacement: 'round-robin' }) as const;
+/** Caches of a lab's SMMUs: large enough that nothing is evicted by a few devices. */
+const TLB = { va: cache(128), ipa: cache(128), s1Tables: cache(64), s2Tables: cache(64) } as const;
 
-function smmuConfig({ preset = 'linuxNesting', vmidBits }: LabConfig): SmmuConfig {
+/** One object for each kind of SMMU: what is derived from it is derived once. */
+const configs = new Map<string, SmmuConfig>();
+
+function smmuConfig({ preset = 'linuxNesting', vmidBits, streamTable }: LabConfig): SmmuConfig {
+  const key = `${preset} ${vmidBits} ${streamTable}`;
+  const known = configs.get(key);
+  if (known !== undefined) return known;
   const config: SmmuConfig = LAB_PRESETS[preset];
-  const { IDR0, IDR1 } = config;
-  const priqs = 'PRIQS' in IDR1 ? { PRIQS: QUEUE_LOG2 } : {};
-  return {
+  const linear = streamTable === 'linear';
+  const made: SmmuConfig = {
     ...config,
-    IDR0: vmidBits === undefined ? IDR0 : { ...IDR0, VMID16: vmidBits === 8 ? 'BITS_8' : 'BITS_16' },
-    IDR1: { ...IDR1, CMDQS: QUEUE_LOG2, EVENTQS: QUEUE_LOG2, ...priqs },
+    IDR0: {
+      ...config.IDR0,
+      ...(vmidBits === undefined ? {} : { VMID16: vmidBits === 8 ? 'BITS_8' : 'BITS_16' }),
+      ...(linear ? { ST_LEVEL: 'LINEAR' } : {}),
+    },
+    IDR1: {
+      ...config.IDR1,
+      CMDQS: QUEUE_LOG2,
+      EVENTQS: QUEUE_LOG2,
+      ...('PRIQS' in config.IDR1 ? { PRIQS: QUEUE_LOG2 } : {}),
+      ...(linear ? { SIDSIZE: LINEAR_SIDSIZE } : {}),
+    },
+    options: { ...config.options, tlb: { ...config.options?.tlb, ...TLB } },
   };
+  configs.set(key, made);
+  return made;
 }
 
-/** Devices of one SMMU sit on one bus of their own; a StreamID is the PCI requester id. */
+/** Devices of one SMMU sit on one bus of their own. */
 function endpoints(config: LabConfig): EndpointSetup[] {
-  const { smmus = 2, devices = 2, ats = false, pasidBits = 0 } = config;
+  const { smmus = 2, devices = 2, ats = false, pasidBits = 0, streamTable } = config;
   return Array.from({ length: smmus * devices }, (_, i) => {
     const smmu = Math.floor(i / devices);
-    const bdf = (smmu << 8) | (((i % devices) + 1) << 3);
-    return { name: `d${i}`, streamIds: [bdf], bdf, smmu, canWbs: true, ats, ssidBits: pasidBits };
+    const slot = (i % devices) + 1;
+    const bdf = (smmu << 8) | (slot << 3);
+    const sid = streamTable === 'linear' ? slot : bdf;
+    return { name: `d${i}`, streamIds: [sid], bdf, smmu, canWbs: true, ats, ssidBits: pasidBits };
   });
 }
 
@@ -179,7 +208,8 @@ export class Lab {
 
   #shippedDriver(extras: LabExtras): ArmSmmuDriver {
     const vmidPolicy = this.config.policy ?? 'at-attach';
-    const settings = { ...extras.settings, vmidPolicy };
+    const { defaultDomain = 'dma' } = this.config;
+    const settings = { defaultDomain, ...extras.settings, vmidPolicy };
     const hypervisor = vmidPolicy === 'external' ? { hypervisor: new LabHypervisor(this.ledger) } : {};
     return new ArmSmmuDriver(
       this.kernel,

@@ -44,6 +44,8 @@ export function labConfig(options: CaseOptions = {}): fc.Arbitrary<LabConfig> {
     smmus: fc.constant(SMMUS),
     devices: fc.constant(DEVICES),
     vms: fc.constant(VMS),
+    streamTable: fc.constantFrom('linear' as const, 'linear' as const, 'two-level' as const),
+    defaultDomain: fc.constantFrom('identity' as const, 'identity' as const, 'dma' as const),
     vmidBits: either(options.vmidBits, [16, 8]),
     ...(options.policy === 'foreign' ? {} : { policy: either(options.policy, POLICIES) }),
     schedule: schedule(options.schedule),

@@ -1,0 +1,20 @@
+/**
+ * For property tests of one's own: the stack in one object ({@link Lab}), operations as data, arbitraries, a model of the
+ * VMID rules, invariants, and what `smmulab check` is made of. docs/testing.md shows how they go together.
+ */
+export { default as fc } from 'fast-check';
+export * from './arbitraries/case.ts';
+export * from './arbitraries/operations.ts';
+export * from './campaign.ts';
+export * from './case.ts';
+export * from './coverage.ts';
+export * from './guest.ts';
+export * from './lab.ts';
+export * from './ledger.ts';
+export * from './model.ts';
+export * from './operations.ts';
+export * from './properties/index.ts';
+export * from './property.ts';
+export * from './reduce.ts';
+export * from './stes.ts';
+export * from './story.ts';
