@@ -106,6 +106,7 @@ export class Transaction {
   tlbHit = false;
 
   // Every structure and descriptor read, in order: kind, level (two's complement) | stage << 8, address, value.
+  // The level of STE and CD steps is the number of the 64-bit word; a TLB step shows input and output address.
   readonly steps = new Int32Array(MAX_STEPS * STEP_SIZE);
   stepCount = 0;
 
