@@ -107,6 +107,17 @@ describe('stage 2 on top [4.2, 13.1.5]', () => {
       expect(through([mair, NSH], [7, NSH], fwb)[0]).toBe(through([mair, NSH], null)[0]);
   });
 
+  test('with IDR3.MTEPERM: 4 is WB without FWB; with it 14 and 15 are 6 and 7 [3.23.1]', () => {
+    const caps = labCaps({}, {}, { MTEPERM: 1 });
+    expect(through([0xff, ISH], [4, NSH], {}, {}, caps)[0]).toBe(OWB_IWB);
+    expect(through([0x44, ISH], [4, NSH], {}, {}, caps)[0]).toBe(ONC_INC);
+    expect(through([0xff, ISH], [4, NSH])[0]).toBe(DEVICE_nGnRnE);
+    const fwb = { S2FWB: 1 } as const;
+    expect(through([0x44, NSH], [14, NSH], fwb, {}, caps)[0]).toBe(OWB_IWB);
+    expect(through([0x44, NSH], [15, NSH], fwb, {}, caps)[0]).toBe(ONC_INC);
+    expect(through([0x04, NSH], [15, NSH], fwb, {}, caps)[0]).toBe(DEVICE_nGnRE);
+  });
+
   test('stage 2 alone: what comes in, or the overrides, combines with the leaf', () => {
     expect(through(null, [OWB_IWB, NSH])).toEqual([OWB_IWB, NSH, 6]);
     expect(through(null, [OWB_IWB, ISH], {}, { inMemAttr: ONC_INC })).toEqual([ONC_INC, OSH, 0]);
