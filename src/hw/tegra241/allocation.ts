@@ -85,10 +85,8 @@ export class Allocation {
   #map(queue: Vcmdq, value: number): void {
     const place = this.#place(value);
     if (place === undefined) return;
-    queue.owner = place.vintf;
-    queue.lvcmdq = place.l;
     place.vintf.slots.set(place.l, queue);
-    queue.announce('mapped');
+    queue.map(place.vintf, place.l);
   }
 
   #unmap(queue: Vcmdq): void {

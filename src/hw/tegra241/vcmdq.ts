@@ -68,8 +68,9 @@ export class Vcmdq implements CommandStream {
   readonly #fetched: Words = new Uint32Array(COMMAND_BYTES / 4);
   readonly #words: Words = new Uint32Array(COMMAND_BYTES / 4);
   #rule = '';
-  /** Who had the queue when an ATC time-out was latched. */
-  #timeoutOf: Vintf | null = null;
+  /** Mappings so far, and in which of them an ATC time-out was latched: one VINTF may serve one VM after another. */
+  #mappings = 0;
+  #timeoutMapping = 0;
 
   constructor(q: number, context: CmdqvContext, host: VcmdqHost) {
     this.q = q;
@@ -93,7 +94,6 @@ export class Vcmdq implements CommandStream {
     this.enabled = false;
     this.atcTimeout = false;
     this.pending.length = 0;
-    this.#timeoutOf = null;
     for (const one of [this.ring.base, this.#consDram]) {
       one.lo = 0;
       one.hi = 0;
@@ -138,6 +138,14 @@ export class Vcmdq implements CommandStream {
     return this.enabled && (this.errors & CMDQ_ERR) === 0 && !this.ring.empty && this.ring.consistent;
   }
 
+  /** Becomes LVCMDQ `lvcmdq` of a VINTF. */
+  map(owner: Vintf, lvcmdq: number): void {
+    this.owner = owner;
+    this.lvcmdq = lvcmdq;
+    this.#mappings++;
+    this.announce('mapped');
+  }
+
   /** Starts, if BASE is good. */
   start(): void {
     const problem = this.#baseProblem();
@@ -151,7 +159,7 @@ export class Vcmdq implements CommandStream {
   }
 
   #started(): void {
-    if (this.atcTimeout && this.#timeoutOf !== this.owner)
+    if (this.atcTimeout && this.#timeoutMapping !== this.#mappings)
       violation(this.#context, 'CMDQV-10', `${this.name} enabled with an ATC time-out of its last owner`);
     this.enabled = true;
     this.announce('enabled');
@@ -335,7 +343,7 @@ export class Vcmdq implements CommandStream {
     }
     const { error, rule } = execute(words, target, this);
     this.#rule = rule;
-    if (this.atcTimeout) this.#timeoutOf = this.owner;
+    if (this.atcTimeout) this.#timeoutMapping = this.#mappings;
     return error;
   }
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { DriverParts } from '../../../src/driver/index.ts';
 import { GuestCmdqv } from '../../../src/lab/guest-cmdqv.ts';
 import { Lab, type LabOptions, Vm } from './lab.ts';
 
@@ -175,6 +176,27 @@ describe('a VM on page 0 of its VINTF [tegra241-cmdqv 11]', () => {
     // The next owner of VCMDQ 2 starts clean.
     g.vm.queue(g.viommu.id, 0, g.vm.pages(1), 4096n);
     expect(g.lab.violations).toEqual([]);
+  });
+
+  test('with the flush left out, the time-out surfaces in the next VM [CMDQV-10]', () => {
+    const parts = (shipped: DriverParts): DriverParts => ({
+      ...shipped,
+      vintf: { ...shipped.vintf, flushTimeout: () => {} },
+    });
+    const lab = new Lab({ extras: { parts } }).boot();
+    const first = new Guest(lab, ['0000:00:01.0']);
+    const { ats } = lab.machine.endpoint('0000:00:01.0');
+    if (ats === null) throw new Error('no ATS');
+    first.queue.start();
+    ats.hang = true;
+    first.queue.post(first.queue.atcInvAll(VSID));
+    ats.hang = false;
+    first.teardown();
+    const next = new Guest(lab, ['0000:00:02.0']);
+    next.queue.start();
+    // Its first CMD_SYNC, in another VINTF's life, on the same VCMDQ.
+    expect(next.queue.issue(next.queue.nhAsid(ASID))).toMatchObject({ status: 'error', code: 3 });
+    expect(lab.violations.map((line) => line.split(' ')[0])).toEqual(['CMDQV-10']);
   });
 
   test('a VM whose queue stops with an error that it never acknowledges: teardown clears it', () => {
