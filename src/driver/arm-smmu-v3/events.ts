@@ -12,6 +12,7 @@ import {
   F_TRANSLATION,
   GERROR,
   GERRORN,
+  isStopMarker,
   PRI_ENTRY,
   toQwords,
   type Words,
@@ -150,7 +151,8 @@ function refuse(smmu: Smmu, words: Words): void {
   const sid = Number(entry.StreamID);
   const ssid = entry.SSV === 1n ? Number(entry.SubstreamID) : undefined;
   smmu.kernel.log('info', `${smmu.name}: unexpected PRI request received: sid 0x${sid.toString(16)}`);
-  if (entry.Last === 1n) issueAlone(smmu, priDeny(sid, ssid, Number(entry.PRGIndex)));
+  // A Stop Marker ends a PASID's requests and wants no answer (8.1).
+  if (entry.Last === 1n && !isStopMarker(words)) issueAlone(smmu, priDeny(sid, ssid, Number(entry.PRGIndex)));
 }
 
 const GERROR_TEXT = {

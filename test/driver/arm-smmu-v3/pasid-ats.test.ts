@@ -305,6 +305,34 @@ describe('ATS (linux-driver 6, 13; IHI 0070 3.9.2)', () => {
   };
 });
 
+describe('PRI (linux-driver 12)', () => {
+  test('requests are logged; the last of a group is refused: PRI_RESP with ResponseFailure, no CMD_SYNC', () => {
+    const bench = new Bench();
+    bench.attachDev(bench.s1());
+    bench.commands();
+    const { ats } = bench.machine.endpoint(DEV);
+    const request = { StreamID: BDF, SubstreamID: 5, PRGIndex: 7, address: 0x1000n, read: true, write: false } as const;
+    ats?.send({ ...request, execute: false, privileged: false, last: false });
+    bench.kernel.runInterrupts();
+    expect(bench.commands()).toEqual([]);
+    ats?.send({ ...request, execute: false, privileged: false, last: true });
+    bench.kernel.runInterrupts();
+    // SSV, SubstreamID 5, StreamID 8; PRGIndex 7, Resp 0.
+    expect(bench.commands()).toEqual(['0000000800005841,0000000000000007']);
+    expect(ats?.responses).toEqual([expect.objectContaining({ PRGIndex: 7, code: 0xf })]);
+    expect(bench.kernel.messages.filter(({ text }) => text.includes('unexpected PRI request'))).toHaveLength(2);
+  });
+
+  test('a Stop Marker gets no answer (8.1)', () => {
+    const bench = new Bench();
+    bench.commands();
+    const marker = { StreamID: BDF, SubstreamID: 5, PRGIndex: 0, address: 0n, read: false, write: false } as const;
+    bench.machine.endpoint(DEV).ats?.send({ ...marker, execute: false, privileged: false, last: true });
+    bench.kernel.runInterrupts();
+    expect(bench.commands()).toEqual([]);
+  });
+});
+
 describe('SVA, driver part (linux-driver 11)', () => {
   const mm = (): MmStruct => ({ name: 'mm', pgd: 0x6100_0000n, notifiers: new Set() });
 
