@@ -5,9 +5,8 @@ import { EventLayout } from '../../spec/events.ts';
 import { type Field, type Layout, Register } from '../../spec/layout.ts';
 import type { AnyStruct, StructField } from '../../spec/uapi.ts';
 import { CliError } from './error.ts';
-
-/** Columns of a terminal line. */
-const COLUMNS = 100;
+import { COLUMNS } from './io.ts';
+import { wrap } from './text.ts';
 
 /** What `smmulab spec` was asked. */
 export interface SpecArgs {
@@ -94,21 +93,6 @@ function byteRow(struct: AnyStruct, name: string, field: StructField): Row {
   const union = field.unionWith === undefined ? '' : `same bytes as ${field.unionWith}`;
   const meaning = joined([kind, field.reserved ? 'must be 0' : '', field.text ?? '', union, valuesText(field.values)]);
   return [bytes, name, meaning, '', struct.source];
-}
-
-/** Splits text into lines of at most `width` characters, at blanks where there are any. */
-function wrap(text: string, width: number): string[] {
-  const lines: string[] = [];
-  let line = '';
-  for (const word of text.split(' ')) {
-    if (line !== '' && line.length + 1 + word.length > width) {
-      lines.push(line);
-      line = '';
-    }
-    line = line === '' ? word : `${line} ${word}`;
-    for (; line.length > width; line = line.slice(width)) lines.push(line.slice(0, width));
-  }
-  return [...lines, line];
 }
 
 /** Widest that each column may become; the meaning then shrinks until the line fits. */

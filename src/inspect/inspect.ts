@@ -19,7 +19,7 @@ import {
 import type { ImageMemory } from './memory.ts';
 import { addressOf, ImageModel } from './model.ts';
 import { type QueueDump, queuesOf } from './queues.ts';
-import { type MappedRange, mapRange } from './ranges.ts';
+import { MAX_TRIES, type MappedRange, mapRange, type Tries } from './ranges.ts';
 import { hex } from './record.ts';
 import { Budget, cdTableOf, type Registers, scanArray } from './stream-table.ts';
 import { type TagUse, tagsOf } from './tags.ts';
@@ -160,9 +160,10 @@ function tableDump(
   caps: Caps,
   walks: readonly Walk[],
   first: Walk,
+  tries: Tries,
 ): TableDump {
   const { sid, ssid, ste, cd } = first;
-  const found = halvesOf(first).map(([from, to]) => mapRange(memory, registers, caps, { sid, ssid, from, to }));
+  const found = halvesOf(first).map(([from, to]) => mapRange(memory, registers, caps, { sid, ssid, from, to }, tries));
   const half = (n: 0 | 1) =>
     cd !== undefined && CD.num(cd, `EPD${n}`) === 0 ? { [`ttb${n}`]: hex(CD.address(cd, `TTB${n}`)) } : {};
   return {
@@ -182,9 +183,10 @@ function tablesOf(memory: ImageMemory, registers: Registers, caps: Caps, streams
     if (known === undefined) byKey.set(walk.key, [walk]);
     else known.push(walk);
   }
+  const tries = { left: MAX_TRIES };
   return [...byKey.values()].flatMap((walks) => {
     const [first] = walks;
-    return first === undefined ? [] : [tableDump(memory, registers, caps, walks, first)];
+    return first === undefined ? [] : [tableDump(memory, registers, caps, walks, first, tries)];
   });
 }
 
@@ -197,8 +199,9 @@ export function inspect(memory: ImageMemory, registers: Registers, options: Insp
   const plain = dump(memory, registers, { ...options, caps });
   const problems = [...plain.problems];
   const streams = plain.streams.map((stream) => {
-    const nested =
-      caps !== undefined && stream.ste.valid && stream.cds !== undefined && s2Enabled(wordsOf(stream.words));
+    // Hardware follows no pointer of an illegal STE, and its sizes may be absurd.
+    const legal = stream.ste.valid && stream.ste.problems.length === 0;
+    const nested = caps !== undefined && legal && stream.cds !== undefined && s2Enabled(wordsOf(stream.words));
     return nested
       ? { ...stream, cds: nestedCds(memory, registers, caps, stream, options.all === true, problems) }
       : stream;

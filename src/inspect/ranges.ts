@@ -48,7 +48,12 @@ export interface RangeRequest {
   readonly to: bigint;
 }
 
-/** Accesses tried for one request at most. */
+/** Accesses that may still be tried; shared by requests that belong together. */
+export interface Tries {
+  left: number;
+}
+
+/** Accesses tried for one request at most, unless its caller says otherwise. */
 export const MAX_TRIES = 1 << 20;
 
 const LAST = (1n << 64n) - 1n;
@@ -154,15 +159,21 @@ function joins(a: MappedRange, b: MappedRange, bytes: bigint): boolean {
 }
 
 /**
- * Maps a range of addresses of a stream. Stops after {@link MAX_TRIES} accesses; `complete` says whether it had to.
+ * Maps a range of addresses of a stream. Stops when no tries are left; `complete` says whether it had to.
  * @throws InputError if the registers do not say where the Stream table lies.
  */
-export function mapRange(images: ImageMemory, registers: Registers, caps: Caps, request: RangeRequest): RangeResult {
+export function mapRange(
+  images: ImageMemory,
+  registers: Registers,
+  caps: Caps,
+  request: RangeRequest,
+  tries: Tries = { left: MAX_TRIES },
+): RangeResult {
   const explorer = new Explorer(images, registers, caps, request);
   const ranges: MappedRange[] = [];
   let from = request.from;
-  for (let tries = 0; from <= request.to; tries++) {
-    if (tries === MAX_TRIES) return { ranges, complete: false };
+  while (from <= request.to) {
+    if (tries.left-- <= 0) return { ranges, complete: false };
     const look = explorer.look(request, from);
     const to = lesser(look.to, request.to);
     const last = ranges.at(-1);

@@ -12,6 +12,7 @@ import { STE } from '../../spec/ste.ts';
 import { fillEvent } from '../hw/event-record.ts';
 import { Outcome, STEP_SIZE, Step, Transaction } from '../hw/transaction.ts';
 import { decode } from './decode.ts';
+import { e2hOf } from './dump.ts';
 import type { ImageMemory } from './memory.ts';
 import { addressOf, ImageModel } from './model.ts';
 import { type DecodedRecord, hex, sizeText } from './record.ts';
@@ -269,7 +270,7 @@ export function translateOnImage(
   const model = new ImageModel(images, registers, caps);
   const t = transactionOf(request);
   const missing = missingOf(model, t, model.translate(t));
-  const reader = new StepReader(caps, request.iova, false);
+  const reader = new StepReader(caps, request.iova, e2hOf(registers));
   reader.read(t);
   const outcome = missing === undefined ? (OUTCOMES[t.outcome] ?? 'abort') : 'missing';
   const event = missing === undefined ? eventOf(t) : undefined;

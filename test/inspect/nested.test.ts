@@ -1,5 +1,6 @@
 /** A nested stream: STE as Linux 7.2 wrote it, the VM's own memory as recorded, a stage 2 made of one 1 GB block. */
 import { readFileSync } from 'node:fs';
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { capsOf } from '../../spec/caps.ts';
@@ -104,6 +105,30 @@ describe('a nested stream', () => {
       { from: '0x200000', to: '0x200fff', pa: '0x200304000' },
     ]);
   });
+});
+
+test('an illegal nested STE is listed with its problems, and its absurd sizes are not followed', () => {
+  // S1CDMax = 31, far above IDR1.SSIDSIZE = 20.
+  const pasid = new Map(registers).set('IDR1', BigInt(IDS.IDR1 | (20 << 6))).set('IDR0', BigInt(IDS.IDR0 | (1 << 19)));
+  const found = inspect(images([[0x28, STE.with(0, 0xf80000008000101fn)]]), pasid);
+  expect(found.problems).toMatchObject([{ rule: 'STE-S14', sid: 0x28 }]);
+  expect(found.streams).toMatchObject([{ sid: 0x28, cds: [] }]);
+});
+
+test('random tables are inspected, never a crash', () => {
+  const words = fc.array(fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }), { minLength: 8, maxLength: 32 });
+  fc.assert(
+    fc.property(words, fc.bigInt({ min: 0n, max: 0x3ffffn }), (random, cfg) => {
+      const memory = new ImageMemory();
+      const bytes = bytesOf(random);
+      memory.add({ base: 0n, length: bytes.length, name: 'random', source: bufferSource(bytes), offset: 0 });
+      const found = inspect(memory, new Map(registers).set('STRTAB_BASE', 0n).set('STRTAB_BASE_CFG', cfg), {
+        brief: true,
+      });
+      expect(JSON.parse(JSON.stringify(found))).toEqual(found);
+    }),
+    { numRuns: 60 },
+  );
 });
 
 describe('tags that two streams share', () => {
