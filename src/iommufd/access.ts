@@ -2,7 +2,7 @@
 
 import type { IommufdCtx } from './ctx.ts';
 import { fail } from './errors.ts';
-import { IOVA_LAST, type IoptArea, type TableAccess } from './io-pagetable.ts';
+import { IOVA_LAST, type IoPageTable, type IoptArea, type TableAccess } from './io-pagetable.ts';
 import { getIoas, type IoasObject } from './ioas.ts';
 import { IommufdObject } from './object.ts';
 import type { PinnedRun } from './pages.ts';
@@ -103,6 +103,10 @@ export class AccessObject extends IommufdObject implements TableAccess {
       fail('EINVAL', 'the access cannot pin: it takes no unmap calls');
     const last = rangeEnd(iova, length);
     const { table } = this.#attached();
+    return table.locked(() => this.#pin(table, iova, last, write));
+  }
+
+  #pin(table: IoPageTable, iova: bigint, last: bigint, write: boolean): PinnedRun[] {
     const done: { area: IoptArea; first: number; last: number }[] = [];
     const runs: PinnedRun[] = [];
     try {
@@ -133,8 +137,10 @@ export class AccessObject extends IommufdObject implements TableAccess {
   /** Undoes {@link pinPages} of exactly the same range. Kernel: iommufd_access_unpin_pages(). */
   unpinPages(iova: bigint, length: bigint): void {
     const { table } = this.#attached();
-    for (const { area, first, end } of table.contiguous(iova, rangeEnd(iova, length)))
-      this.#unpin(area, area.indexOf(first), area.indexOf(end));
+    table.locked(() => {
+      for (const { area, first, end } of table.contiguous(iova, rangeEnd(iova, length)))
+        this.#unpin(area, area.indexOf(first), area.indexOf(end));
+    });
   }
 
   /**
@@ -144,6 +150,10 @@ export class AccessObject extends IommufdObject implements TableAccess {
   rw(iova: bigint, data: Uint8Array, write: boolean): void {
     const last = rangeEnd(iova, BigInt(data.length));
     const { table } = this.#attached();
+    table.locked(() => this.#copyAreas(table, iova, last, data, write));
+  }
+
+  #copyAreas(table: IoPageTable, iova: bigint, last: bigint, data: Uint8Array, write: boolean): void {
     for (const { area, pages, first, end } of table.contiguous(iova, last)) {
       if (area.preventAccess) fail('EINVAL', 'the area is being unmapped');
       if (write ? !area.prot.write : !area.prot.read)

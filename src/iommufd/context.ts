@@ -119,31 +119,36 @@ export class IommufdContext extends IommufdCtx {
   /** read() of a vEVENTQ or fault queue: up to `count` bytes of whole records. @throws KernelError EBADF, ESPIPE, EINVAL */
   read(fd: number, count: number): Uint8Array {
     const chunks: Uint8Array[] = [];
-    const done = this.files.get(fd).read(count, (bytes) => {
-      this.kernel.userCopy('to-user:read');
-      chunks.push(bytes);
-    });
+    const done = this.files.use(fd, (file) =>
+      file.read(count, (bytes) => {
+        this.kernel.userCopy('to-user:read');
+        chunks.push(bytes);
+      }),
+    );
     return join(chunks, done);
   }
 
   /** The same into the process's memory. @returns the bytes read @throws KernelError EBADF, ESPIPE, EINVAL, EFAULT */
   readTo(fd: number, va: bigint, count: number): number {
-    return this.files.get(fd).read(count, (bytes, at) => {
-      this.kernel.userCopy('to-user:read');
-      this.process.memory.write(va + BigInt(at), bytes);
-    });
+    return this.files.use(fd, (file) =>
+      file.read(count, (bytes, at) => {
+        this.kernel.userCopy('to-user:read');
+        this.process.memory.write(va + BigInt(at), bytes);
+      }),
+    );
   }
 
   /** write() to a fault queue. @returns the bytes taken @throws KernelError EBADF, ESPIPE, EINVAL, EFAULT */
   write(fd: number, bytes: Uint8Array): number {
-    const file = this.files.get(fd);
-    this.kernel.userCopy('from-user:write');
-    return file.write(bytes);
+    return this.files.use(fd, (file) => {
+      this.kernel.userCopy('from-user:write');
+      return file.write(bytes);
+    });
   }
 
   /** poll(). @throws KernelError EBADF */
   poll(fd: number): PollState {
-    return this.files.get(fd).poll();
+    return this.files.use(fd, (file) => file.poll());
   }
 
   /** close() of a vEVENTQ or fault queue; the object stays until it is destroyed. @throws KernelError EBADF */
@@ -202,10 +207,13 @@ export class IommufdContext extends IommufdCtx {
     this.#call(() => this.putFile());
   }
 
+  /** The open file outlives the call. */
   #call<T>(body: () => T): T {
+    this.getFile();
     try {
       return body();
     } finally {
+      this.putFile();
       this.kernel.runInterrupts();
     }
   }

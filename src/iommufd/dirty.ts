@@ -21,8 +21,10 @@ export function hwptSetDirtyTracking(ctx: IommufdCtx, ucmd: Ucmd<Command<'IOMMU_
     if (dirtyOps === undefined) fail('EOPNOTSUPP', `${hwpt.label} was made without DIRTY_TRACKING`);
     const enable = (cmd.flags & HWPT_SET_DIRTY_FLAGS.ENABLE) !== 0;
     // What was dirty before is not reported after.
-    if (enable) clearAll(hwpt.ioas.table, domain, dirtyOps);
-    dirtyOps.setDirtyTracking(domain, enable);
+    hwpt.ioas.table.locked(() => {
+      if (enable) clearAll(hwpt.ioas.table, domain, dirtyOps);
+      dirtyOps.setDirtyTracking(domain, enable);
+    });
   } finally {
     ctx.objects.put(hwpt);
   }
@@ -49,7 +51,7 @@ export function hwptGetDirtyBitmap(ctx: IommufdCtx, ucmd: Ucmd<Command<'IOMMU_HW
     if (dirtyOps === undefined) fail('EOPNOTSUPP', `${hwpt.label} was made without DIRTY_TRACKING`);
     const bitmap = new UserBitmap(ucmd.pointer('data'), cmd.iova, cmd.page_size);
     try {
-      readDirty(table, domain, dirtyOps, cmd, bitmap);
+      table.locked(() => readDirty(table, domain, dirtyOps, cmd, bitmap));
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
     }

@@ -26,6 +26,8 @@ export interface EventFile {
 export class FileTable {
   readonly #ids: IdAllocator;
   readonly #files = new Map<number, EventFile>();
+  /** Calls under way on a file, and whether its descriptor is closed: the last one out releases it. */
+  readonly #inUse = new Map<EventFile, { calls: number; closed: boolean }>();
 
   constructor(kernel: Kernel, maxFd: number) {
     this.#ids = kernel.ids('iommufd:fd', FIRST_FD, Math.max(FIRST_FD, maxFd), 'EMFILE');
@@ -51,16 +53,32 @@ export class FileTable {
     this.#files.set(fd, file);
   }
 
-  /** @throws KernelError EBADF */
-  get(fd: number): EventFile {
+  #get(fd: number): EventFile {
     return this.#files.get(fd) ?? fail('EBADF', `descriptor ${fd} is not open`);
+  }
+
+  /** Runs a call on an open file, which stays open until it returns. @throws KernelError EBADF */
+  use<T>(fd: number, call: (file: EventFile) => T): T {
+    const file = this.#get(fd);
+    const state = this.#inUse.get(file) ?? { calls: 0, closed: false };
+    this.#inUse.set(file, state);
+    state.calls++;
+    try {
+      return call(file);
+    } finally {
+      state.calls--;
+      if (state.calls === 0) this.#inUse.delete(file);
+      if (state.calls === 0 && state.closed) file.close();
+    }
   }
 
   /** @throws KernelError EBADF */
   close(fd: number): void {
-    const file = this.get(fd);
+    const file = this.#get(fd);
     this.#files.delete(fd);
     this.#ids.free(fd);
-    file.close();
+    const state = this.#inUse.get(file);
+    if (state === undefined) file.close();
+    else state.closed = true;
   }
 }

@@ -111,6 +111,11 @@ export class IoPageTable {
     this.#domainsLock = kernel.lock('iommufd:domains');
   }
 
+  /** Runs `body` while no area can come or go (iova_rwsem). */
+  locked<T>(body: () => T): T {
+    return this.kernel.withLock(this.#iovaLock, body);
+  }
+
   /** What may be mapped: the complement of the reserved ranges. */
   usable(): Interval<bigint>[] {
     return spans(this.#reserved, 0n, IOVA_LAST, 1n).filter((span) => !span.used);
@@ -282,13 +287,15 @@ export class IoPageTable {
     if (length === 0n) fail('EINVAL', 'length is 0');
     const last = iova + length - 1n;
     if (last > IOVA_LAST) fail('EOVERFLOW', 'source IOVA and length overflow');
-    const pieces: PagesPiece[] = [];
-    for (const { area, pages, first, end } of this.contiguous(iova, last)) {
-      this.kernel.alloc('iommufd:pages-list');
-      pieces.push({ pages, startByte: area.startByte(first), length: end - first + 1n });
-    }
-    for (const { pages } of pieces) pages.refs++;
-    return pieces;
+    return this.locked(() => {
+      const pieces: PagesPiece[] = [];
+      for (const { area, pages, first, end } of this.contiguous(iova, last)) {
+        this.kernel.alloc('iommufd:pages-list');
+        pieces.push({ pages, startByte: area.startByte(first), length: end - first + 1n });
+      }
+      for (const { pages } of pieces) pages.refs++;
+      return pieces;
+    });
   }
 
   /**

@@ -68,13 +68,17 @@ const BY_NR: ReadonlyMap<number, IommufdIoctlName> = new Map(
 function run<K extends IommufdIoctlName>(ctx: IommufdCtx, name: K, ucmd: Ucmd<Command<K>>): void {
   if (ctx.closed) fail('EBADF', 'the iommufd is closed');
   const handler: Handler<K> = HANDLERS[name];
+  // A close meanwhile waits for this call.
+  ctx.getFile();
   try {
     handler(ctx, ucmd);
+    if (ucmd.newObject !== undefined) ctx.objects.finalize(ucmd.newObject);
   } catch (error) {
     if (ucmd.newObject !== undefined) ctx.objects.abortAndDestroy(ucmd.newObject);
     throw error;
+  } finally {
+    ctx.putFile();
   }
-  if (ucmd.newObject !== undefined) ctx.objects.finalize(ucmd.newObject);
 }
 
 /** Runs `body`; a kernel error comes out with the ioctl's name and what had been copied back. */

@@ -29,8 +29,6 @@ export class Ucmd<C> {
   readonly cmd: C;
   /** Made by the handler; the dispatcher finalizes or aborts it. */
   newObject: IommufdObject | undefined;
-  /** Runs once the new object is published. */
-  afterFinalize: (() => void) | undefined;
   readonly #responder: Responder;
 
   constructor(cmd: C, responder: Responder) {

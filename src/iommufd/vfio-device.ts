@@ -7,6 +7,7 @@ import {
   vfio_device_detach_iommufd_pt,
 } from '../../spec/uapi.ts';
 import type { Device } from '../driver/iommu/ops.ts';
+import type { Lock } from '../driver/kernel.ts';
 import type { IommufdContext } from './context.ts';
 import type { DeviceObject } from './device.ts';
 import { fail } from './errors.ts';
@@ -21,6 +22,8 @@ export class VfioDevice {
   #ctx: IommufdContext | null = null;
   #idev: DeviceObject | null = null;
   #attached = false;
+  /** One call at a time (the device set's lock). */
+  #lock: Lock | null = null;
   readonly #pasids = new Set<number>();
 
   /** @param dma how the device does DMA; a device of another machine has it elsewhere */
@@ -44,55 +47,70 @@ export class VfioDevice {
 
   /** VFIO_DEVICE_BIND_IOMMUFD. @returns devid @throws KernelError EINVAL (bound already) and as `IommufdContext.bind` */
   bind(ctx: IommufdContext): number {
-    if (this.#idev !== null) fail('EINVAL', `${this.dev.name} is bound already`);
-    this.#idev = ctx.bind(this.dev);
-    this.#ctx = ctx;
-    return this.#idev.id;
+    this.#lock ??= ctx.kernel.lock(`vfio:${this.dev.name}`);
+    return ctx.kernel.withLock(this.#lock, () => {
+      if (this.#idev !== null) fail('EINVAL', `${this.dev.name} is bound already`);
+      this.#idev = ctx.bind(this.dev);
+      this.#ctx = ctx;
+      return this.#idev.id;
+    });
   }
 
   /** VFIO_DEVICE_ATTACH_IOMMUFD_PT: attaches, or replaces what is attached. @returns the HWPT's id @throws KernelError */
   attach(ptId: number): number {
-    const [ctx, idev] = this.#bound();
-    const id = this.#attached ? ctx.replace(idev, ptId) : ctx.attach(idev, ptId);
-    this.#attached = true;
-    return id;
+    return this.#locked((ctx, idev) => {
+      const id = this.#attached ? ctx.replace(idev, ptId) : ctx.attach(idev, ptId);
+      this.#attached = true;
+      return id;
+    });
   }
 
   /** The same for one PASID. @throws KernelError */
   attachPasid(ptId: number, pasid: number): number {
-    const [ctx, idev] = this.#bound();
-    const id = this.#pasids.has(pasid) ? ctx.replace(idev, ptId, pasid) : ctx.attach(idev, ptId, pasid);
-    this.#pasids.add(pasid);
-    return id;
+    return this.#locked((ctx, idev) => {
+      const id = this.#pasids.has(pasid) ? ctx.replace(idev, ptId, pasid) : ctx.attach(idev, ptId, pasid);
+      this.#pasids.add(pasid);
+      return id;
+    });
   }
 
   /** VFIO_DEVICE_DETACH_IOMMUFD_PT. Nothing attached: nothing happens. @throws KernelError EINVAL if not bound */
   detach(): void {
-    const [ctx, idev] = this.#bound();
+    this.#locked((ctx, idev) => this.#detachRid(ctx, idev));
+  }
+
+  /** The same for one PASID. @throws KernelError EINVAL if not bound */
+  detachPasid(pasid: number): void {
+    this.#locked((ctx, idev) => {
+      if (this.#pasids.delete(pasid)) ctx.detach(idev, pasid);
+    });
+  }
+
+  /** close() of the device's descriptor, or its hot-unplug: PASIDs, RID, unbind. */
+  close(): void {
+    if (this.#idev === null) return;
+    this.#locked((ctx, idev) => {
+      for (const pasid of [...this.#pasids].sort((a, b) => a - b)) ctx.detach(idev, pasid);
+      this.#pasids.clear();
+      this.#detachRid(ctx, idev);
+      ctx.unbind(idev);
+      this.#idev = null;
+      this.#ctx = null;
+    });
+  }
+
+  #detachRid(ctx: IommufdContext, idev: DeviceObject): void {
     if (!this.#attached) return;
     ctx.detach(idev);
     this.#attached = false;
   }
 
-  /** The same for one PASID. @throws KernelError EINVAL if not bound */
-  detachPasid(pasid: number): void {
-    const [ctx, idev] = this.#bound();
-    if (this.#pasids.delete(pasid)) ctx.detach(idev, pasid);
-  }
-
-  /** close() of the device's descriptor, or its hot-unplug: PASIDs, RID, unbind. */
-  close(): void {
-    if (this.#ctx === null || this.#idev === null) return;
-    for (const pasid of [...this.#pasids].sort((a, b) => a - b)) this.detachPasid(pasid);
-    this.detach();
-    this.#ctx.unbind(this.#idev);
-    this.#idev = null;
-    this.#ctx = null;
-  }
-
-  #bound(): [IommufdContext, DeviceObject] {
-    if (this.#ctx === null) fail('EINVAL', `${this.dev.name} is not bound`);
-    return [this.#ctx, this.idev];
+  #locked<T>(body: (ctx: IommufdContext, idev: DeviceObject) => T): T {
+    if (this.#lock === null || this.#ctx === null) fail('EINVAL', `${this.dev.name} is not bound`);
+    return this.#ctx.kernel.withLock(this.#lock, () => {
+      if (this.#ctx === null) fail('EINVAL', `${this.dev.name} is not bound`);
+      return body(this.#ctx, this.idev);
+    });
   }
 
   /** The device writes. @returns false if the access was refused @throws Error for a device made without DMA */
