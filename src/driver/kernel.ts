@@ -57,11 +57,14 @@ export interface IdAllocator {
   readonly used: number;
 }
 
-/** Who owns an id or a page now; the sanitizer listens. */
+/**
+ * Who owns an id, a page or a stream now, and what is done; the sanitizer listens (docs/sanitizer.md says what each
+ * means there).
+ */
 export interface OwnershipNote {
-  readonly what: 'vmid' | 'asid' | 'page' | 'operation';
+  readonly what: 'vmid' | 'asid' | 'page' | 'stream' | 'operation';
   readonly act: 'alloc' | 'free' | 'give' | 'done';
-  /** SMMU name for vmid; else ''. */
+  /** SMMU name for vmid, stream, and an operation on one stream; else ''. */
   readonly where: string;
   readonly id: bigint;
   readonly owner: string;

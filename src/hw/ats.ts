@@ -57,6 +57,8 @@ export class AtsUnit {
   readonly #transaction: Transaction;
   readonly #capabilities: PciIommuCapabilities;
   readonly #watch: Watch;
+  /** What was announced of {@link enabled} last. */
+  #on = false;
   readonly #waiting = new Map<number, (code: number) => void>();
 
   constructor(name: string, port: AtsPort, transaction: Transaction, capabilities: PciIommuCapabilities, watch: Watch) {
@@ -79,7 +81,10 @@ export class AtsUnit {
 
   /** Software wrote a control word. A function with ATS off holds no translations. */
   controlChanged(): void {
-    if (!this.enabled) this.atc.clear();
+    const on = this.enabled;
+    if (!on) this.atc.clear();
+    if (on !== this.#on) this.#announce(on ? 'enabled' : 'disabled', -1, -1);
+    this.#on = on;
   }
 
   /** Sends a Translation Request; a completion that grants something is kept in the ATC. */

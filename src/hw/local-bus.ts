@@ -18,9 +18,11 @@ export class LocalBus implements Bus {
   /** @param cpu names the CPU in the schedule's choices */
   constructor(machine: Machine, cpu: string) {
     this.#machine = machine;
-    const { conductor, memory } = machine;
+    const { conductor, memory, watch } = machine;
     const weak = conductor.schedule.mode === 'seeded';
-    this.#stores = weak ? new StoreBuffer(`${cpu}.stores`, memory, conductor.schedule, () => conductor.moment()) : null;
+    const published = (): void => conductor.moment();
+    const issued = (hi: number, lo: number): void => watch.observer?.({ kind: 'store-issued', hi, lo });
+    this.#stores = weak ? new StoreBuffer(`${cpu}.stores`, memory, conductor.schedule, published, issued) : null;
     if (this.#stores !== null) conductor.addSpeculator(this.#stores);
   }
 

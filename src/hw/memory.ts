@@ -45,6 +45,8 @@ interface Region {
 export interface MemoryRegion {
   readonly base: Pa;
   readonly size: bigint;
+  /** It shows a caller's `ArrayBuffer`: stores through that are not announced. */
+  readonly backed: boolean;
 }
 
 /**
@@ -92,9 +94,10 @@ export class Memory {
 
   /** All regions by address. */
   get regions(): MemoryRegion[] {
-    return this.#regions.map(({ first, end }) => ({
+    return this.#regions.map(({ first, end, words }) => ({
       base: BigInt(first) * REGION_ALIGN,
       size: BigInt(end - first) * REGION_ALIGN,
+      backed: words !== undefined,
     }));
   }
 

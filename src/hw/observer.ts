@@ -131,10 +131,25 @@ export interface DmaAct {
 export interface AtsAct {
   readonly kind: 'ats';
   readonly endpoint: string;
-  readonly message: 'invalidate' | 'invalidate-timeout' | 'translation-request' | 'page-request' | 'page-response';
+  readonly message:
+    | 'invalidate'
+    | 'invalidate-timeout'
+    | 'translation-request'
+    | 'page-request'
+    | 'page-response'
+    | 'enabled'
+    | 'disabled';
+  /** -1 for the last two: software turned ATS on or off in configuration space, for all streams. */
   readonly StreamID: number;
   /** -1 without a PASID. */
   readonly SubstreamID: number;
+}
+
+/** A CPU's store of a 64-bit unit, or part of it, waits in its store buffer; the unit's address, halves. */
+export interface StoreIssued {
+  readonly kind: 'store-issued';
+  readonly hi: number;
+  readonly lo: number;
 }
 
 /** An access to a Tegra241 CMDQV; the offset is from its own base. `ignored` as in {@link RegisterAccess}. */
@@ -192,6 +207,7 @@ export type Announcement =
   | SpeculativeAct
   | DmaAct
   | AtsAct
+  | StoreIssued
   | CmdqvAccess
   | VintfAct
   | VcmdqAct

@@ -29,18 +29,29 @@ export class StoreBuffer implements Speculator {
   readonly #memory: Memory;
   readonly #schedule: Schedule;
   readonly #published: () => void;
+  readonly #issued: (hi: number, lo: number) => void;
   readonly #units = new Map<number, Pending[]>();
   #count = 0;
   /** Halves of the last {@link load}. */
   hi = 0;
   lo = 0;
 
-  /** @param published called each time a store has become visible */
-  constructor(name: string, memory: Memory, schedule: Schedule, published: () => void) {
+  /**
+   * @param published called each time a store has become visible
+   * @param issued called each time one begins to wait
+   */
+  constructor(
+    name: string,
+    memory: Memory,
+    schedule: Schedule,
+    published: () => void,
+    issued: (hi: number, lo: number) => void = () => {},
+  ) {
     this.name = name;
     this.#memory = memory;
     this.#schedule = schedule;
     this.#published = published;
+    this.#issued = issued;
   }
 
   /** Stores that wait. */
@@ -57,6 +68,7 @@ export class StoreBuffer implements Speculator {
     if (before === undefined) this.#units.set(unit, [pending]);
     else before.push(pending);
     this.#count++;
+    this.#issued(hi, lo);
     // One that is pushed out is no moment of its own: filling a page would be five hundred of them.
     if (this.#count > CAPACITY) this.#publishOne(false);
     return true;
