@@ -83,6 +83,7 @@ const reasonOf = (error: unknown): string => {
   if (code === 'ENOENT') return 'there is no such file';
   if (code === 'EISDIR') return 'it is a directory';
   if (code === 'EACCES') return 'it may not be read';
+  if (code === 'ERR_BUFFER_TOO_LARGE') return 'it unpacks to more bytes than it may';
   return error instanceof Error ? error.message : String(error);
 };
 
@@ -151,14 +152,18 @@ function fileSource(path: string): ByteSource {
 
 const GZIP_MAGIC = [0x1f, 0x8b] as const;
 
-/** An image file, unpacked if it is gzip. @throws InputError if it is missing, broken, or too large to unpack. */
-export function openImage(path: string): ByteSource {
+/**
+ * An image file, unpacked if it is gzip.
+ * @param limit bytes that it may unpack to
+ * @throws InputError if it is missing, broken, or too large to unpack
+ */
+export function openImage(path: string, limit: number = MAX_UNPACKED): ByteSource {
   try {
     const plain = fileSource(path);
     if (plain.length < 2) return plain;
     const magic = plain.read(0, 2);
     if (magic[0] !== GZIP_MAGIC[0] || magic[1] !== GZIP_MAGIC[1]) return plain;
-    return bufferSource(gunzipSync(readInput(path, MAX_UNPACKED), { maxOutputLength: MAX_UNPACKED }));
+    return bufferSource(gunzipSync(readInput(path, MAX_UNPACKED), { maxOutputLength: limit }));
   } catch (error) {
     if (error instanceof InputError) throw error;
     throw new InputError(`${path}: ${reasonOf(error)}`);
@@ -169,10 +174,11 @@ export function openImage(path: string): ByteSource {
 export class ImageFiles {
   readonly #open = new Map<string, ByteSource>();
 
-  source(path: string): ByteSource {
+  /** The file at `path`, which unpacks to `length` bytes. */
+  source(path: string, length: number): ByteSource {
     let source = this.#open.get(path);
     if (source === undefined) {
-      source = openImage(path);
+      source = openImage(path, Math.min(length + 1, MAX_UNPACKED));
       this.#open.set(path, source);
     }
     return source;
@@ -188,7 +194,7 @@ export function memoryOf(manifest: Manifest, phase: ManifestPhase, files = new I
   const where = phase.phase === undefined ? manifest.path : `${manifest.path}: phase ${phase.phase}`;
   for (const { file, gpa, length, pages } of phase.dumps) {
     try {
-      const source = files.source(isAbsolute(file) ? file : join(dirname(manifest.path), file));
+      const source = files.source(isAbsolute(file) ? file : join(dirname(manifest.path), file), length);
       if (source.length !== length)
         throw new InputError(`${file} has ${count(source.length, 'byte')}, the manifest says ${length}`);
       // Pages of a table tree are stored one after the other, but each has an address of its own.

@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { gunzipSync } from 'node:zlib';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
 import { type Dump, dump } from '../../src/inspect/dump.ts';
@@ -327,6 +327,13 @@ describe('bad manifests [issue 2, bad input]', () => {
     refused({ dumps: [image('image.bin', 'high')] }, /manifest\.json: dumps\.0\.gpa: .*is not a number/);
     refused({ dumps: [image('image.bin', '0x10000000000000000')] }, /dumps\.0\.gpa: does not fit 64 bits/);
     expect(() => readManifest(join(scratch, 'none.json'))).toThrow(/none\.json: there is no such file/);
+  });
+
+  test('a gzip file that unpacks to more than the manifest says is not unpacked further', () => {
+    writeFileSync(join(scratch, 'bomb.bin.gz'), gzipSync(new Uint8Array(1 << 20)));
+    refused({ dumps: [image('bomb.bin.gz')] }, /bomb\.bin\.gz: it unpacks to more bytes than it may/);
+    writeFileSync(join(scratch, 'broken.bin.gz'), gzipSync(new Uint8Array(64)).subarray(0, 20));
+    refused({ dumps: [image('broken.bin.gz')] }, /broken\.bin\.gz: /);
   });
 
   test('a page that ends beyond its file', () => {
