@@ -50,7 +50,7 @@ describe('GET_HW_INFO type 3 [tegra241-cmdqv 4]', () => {
 });
 
 describe('life of a user VINTF [tegra241-cmdqv 8]', () => {
-  test('every register write from VIOMMU_ALLOC to DESTROY, in order', () => {
+  test('every register write from VIOMMU_ALLOC to DESTROY, in order; never HYP_OWN, VMID before EN [CMDQV-5, 12, 13]', () => {
     const { lab, vm } = vmOn();
     const { id, offset, length } = vm.viommu();
     // VINTF init is a deinit, then the VMID (1, bits 16:1) without EN, then with it; no HYP_OWN, no command.
@@ -96,7 +96,7 @@ describe('life of a user VINTF [tegra241-cmdqv 8]', () => {
     ]);
   });
 
-  test('VINTFs are taken lowest first from 1; the last but one too many is ENOSPC; a freed one is used again', () => {
+  test('VINTFs are taken lowest first from 1, each with a VMID of its own [CMDQV-3]; the last but one too many is ENOSPC; a freed one is used again', () => {
     const { lab, vm } = vmOn();
     const ids = [vm.viommu(), vm.viommu(), vm.viommu()].map(({ id }) => id);
     expect([1, 2, 3].map((v) => lab.vintfConfig(v))).toEqual([0x3, 0x5, 0x7]);
@@ -201,7 +201,7 @@ describe('life of a user VINTF [tegra241-cmdqv 8]', () => {
     expect(lab.driver.smmu('smmu0').vmids.taken).toEqual([2]);
   });
 
-  test('the VMID is announced free only after the VINTF is disabled [12.1]', () => {
+  test('the VMID is announced free only after the VINTF is disabled [12.1, CMDQV-1]', () => {
     const { lab, vm } = vmOn();
     const { id } = vm.viommu();
     const seen: (readonly [string, number])[] = [];
@@ -356,7 +356,7 @@ describe('hardware queues [linux-driver 10.3, iommufd 9.3]', () => {
     expect(queue.destroy).toBeNull();
   });
 
-  test('memory that the VM does not have: ENOENT; its pages are pinned while the queue lives: UNMAP is EBUSY', () => {
+  test('memory that the VM does not have: ENOENT; its pages are pinned while the queue lives: UNMAP is EBUSY [CMDQV-11]', () => {
     const { lab, vm } = vmOn();
     const { id } = vm.viommu();
     expect(lab.errno(() => vm.queue(id, 0, 0x1000_0000n, 4096n))).toBe('ENOENT');

@@ -63,7 +63,7 @@ describe('VINTF0 queues [tegra241-cmdqv 9, linux-driver 4.5]', () => {
     ]);
   });
 
-  test("without HYP_OWN (read back as 0): a list's unsupported commands go to the SMMU's own queue, each list synchronised", () => {
+  test("without HYP_OWN (read back as 0): a list's unsupported commands go to the SMMU's own queue, each list synchronised on the queue it used [CMDQV-14]", () => {
     const lab = booted({ bus: wired });
     expect(lab.impl.vintf0?.hypOwn).toBe(false);
     const smmu = lab.driver.smmu('smmu0');

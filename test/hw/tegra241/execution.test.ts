@@ -69,7 +69,7 @@ describe('commands of a VM [tegra241-cmdqv 9]', () => {
     ['no pair at all', (_: CmdqvRegs) => {}],
     ['a disabled pair', (r: CmdqvRegs) => r.bus.writel(r.vintf(1, spec.VINTF_SID_MATCH), 0x8 << 1)],
     ["another VINTF's pair", (r: CmdqvRegs) => r.pair(2, 0, 0x8, 0x8)],
-  ])('9 no enabled match, %s: CERROR 4, never the raw SID [IMPDEF]', (_, prepare) => {
+  ])('9 no enabled match, %s: CERROR 4, never the raw SID [IMPDEF, CMDQV-7]', (_, prepare) => {
     const r = guest();
     prepare(r);
     r.issue(0, atcInv(0x8n), SYNC);
