@@ -42,6 +42,10 @@ export const VERBS: Readonly<Record<string, Entry>> = {
     summary: 'a kernel log, serial log or QEMU trace, with answers in it',
     load: async () => (await import('./verbs/explain.ts')).verb,
   },
+  run: {
+    summary: 'a scenario file, step by step',
+    load: async () => (await import('./verbs/run.ts')).verb,
+  },
   serve: {
     summary: 'the model behind a qtest socket, for clients written for QEMU',
     load: async () => (await import('./verbs/serve.ts')).verb,

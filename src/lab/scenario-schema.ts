@@ -1,8 +1,29 @@
 /** The shape of scenario files: validated here, and only here, by zod. docs/scenarios.md explains it. */
 import { z } from 'zod';
+import { QUIRK_NAMES, type VmidPolicyName } from '../driver/arm-smmu-v3/index.ts';
+import type { VmidHolder } from '../hw/vmid.ts';
 import { FIRST_DATA_PAGE, GUEST_CDS, GUEST_PAGES, GUEST_SPACES } from '../testing/guest.ts';
 import { LAB_LIMITS, LAB_PRESETS, type LabConfig, type LabPreset, POLICIES } from '../testing/lab.ts';
 import type { Operation } from '../testing/operations.ts';
+
+/** A step that does nothing by itself: it looks. */
+export type Check =
+  /** Fields of the device's STE in memory: numbers, or names of their values. */
+  | { readonly op: 'ste'; readonly dev: string; readonly fields: Readonly<Record<string, string | number>> }
+  /** Devices whose STEs carry one VMID, or each another; how many VMIDs are owned, by SMMU. */
+  | {
+      readonly op: 'vmids';
+      readonly same?: readonly string[];
+      readonly different?: readonly string[];
+      readonly owned?: Readonly<Record<string, number>>;
+    }
+  /** What in hardware names a VMID: exactly these kinds; default none. */
+  | { readonly op: 'holders'; readonly smmu: string; readonly vmid: number; readonly kinds?: readonly HolderKind[] }
+  /** Events that an SMMU has recorded so far. */
+  | { readonly op: 'events'; readonly smmu: string; readonly count: number };
+
+/** Kinds of {@link VmidHolder}. */
+type HolderKind = VmidHolder['kind'];
 
 /** Version of the format. */
 export const SCENARIO_VERSION = 1;
@@ -11,11 +32,14 @@ export const SCENARIO_VERSION = 1;
 export const MAX_STEPS = 100_000;
 
 const name = z.string().regex(/^[a-z][a-z0-9-]{0,31}$/, 'a name: a letter, then letters, digits and dashes');
+const holderKind = z.enum(['ste', 'cached-ste', 'tlb', 'walk-cache', 'vintf', 'command']);
 const small = (min: number, max: number) => z.number().int().min(min).max(max);
 const page = small(0, GUEST_PAGES - 1);
 const dataPage = small(FIRST_DATA_PAGE, GUEST_PAGES - 1);
 const pages = small(1, GUEST_PAGES);
 const word32 = small(0, 0xffffffff);
+
+const OUTCOME = /^(ok|skipped|abort|stall|vm\d+:\d+|E[A-Z0-9]{2,15})$/;
 
 const guestCommand = z.strictObject({
   command: z.enum(['NSNH_ALL', 'NH_ALL', 'NH_ASID', 'CFGI_CD', 'CFGI_CD_ALL']),
@@ -23,15 +47,19 @@ const guestCommand = z.strictObject({
   asid: small(0, 0xffff).optional(),
 });
 
-const op = <N extends Operation['op'], S extends z.ZodRawShape>(kind: N, shape: S) =>
+const op = <N extends Operation['op'] | Check['op'], S extends z.ZodRawShape>(kind: N, shape: S) =>
   z.strictObject({ op: z.literal(kind), ...shape, ...STEP });
+
+const policy = z.enum(POLICIES as readonly [VmidPolicyName, ...VmidPolicyName[]]);
+/** 'ok', 'skipped', an errno; for a DMA 'ok', 'abort', 'stall', or the page that is read: `vm0:9`. */
+const outcome = z.string().regex(OUTCOME, "an outcome: ok, skipped, abort, stall, a page as vm0:9, or an errno's name");
 
 /** What every step may have beside its operation. */
 const STEP = {
   /** What hardware's draws depend on, in a seeded schedule. Default: the number of the step. */
   id: small(0, Number.MAX_SAFE_INTEGER).optional(),
-  /** How it must end: 'ok', an errno; for a DMA, 'ok', 'abort', 'stall' or the page that is read, `vm0:9`. */
-  expect: z.string().min(1).max(40).optional(),
+  /** How it must end; by policy, where policies differ. */
+  expect: z.union([outcome, z.partialRecord(policy, outcome)]).optional(),
   /** Anything worth saying; printed with the step. */
   note: z.string().max(400).optional(),
 } as const;
@@ -58,6 +86,15 @@ const operation = z.discriminatedUnion('op', [
   op('destroy', { name }),
   op('invalidate', { on: name, commands: z.array(guestCommand).min(1).max(1000) }),
   op('dma', { dev: name, page: dataPage, write: z.boolean().optional() }),
+  op('fail', { point: z.string().min(1).max(100), nth: small(1, 1_000_000).optional() }),
+  op('ste', { dev: name, fields: z.record(z.string(), z.union([z.string(), z.number().int().min(0)])) }),
+  op('vmids', {
+    same: z.array(name).min(2).optional(),
+    different: z.array(name).min(2).optional(),
+    owned: z.record(name, small(0, 0xffff)).optional(),
+  }),
+  op('holders', { smmu: name, vmid: small(0, 0xffff), kinds: z.array(holderKind).optional() }),
+  op('events', { smmu: name, count: small(0, 1_000_000) }),
   op('guestMap', { vm: name, space: small(0, GUEST_SPACES - 1), page: dataPage, to: dataPage.nullable() }),
 ]);
 
@@ -69,10 +106,12 @@ const machine = z.strictObject({
   streamTable: z.enum(['linear', 'two-level']).optional(),
   defaultDomain: z.enum(['dma', 'identity']).optional(),
   vmidBits: z.union([z.literal(8), z.literal(16)]).optional(),
-  policy: z.enum(POLICIES as readonly [string, ...string[]]).optional(),
+  policy: policy.optional(),
   schedule: z.strictObject({ mode: z.enum(['eager', 'seeded']), seed: small(0, 0x7fffffff).optional() }).optional(),
   ats: z.boolean().optional(),
   pasidBits: small(0, 20).optional(),
+  quirks: z.union([z.literal('linux-7.2'), z.array(z.enum(QUIRK_NAMES))]).optional(),
+  nestedWithoutViommu: z.boolean().optional(),
   iommuHold: z.enum(['raw', 'users', 'wait-cnt', 'driver-count', 'device-ref', 'revoke']).optional(),
 });
 
@@ -88,17 +127,18 @@ const schema = z.strictObject({
 /** A step of a scenario: an operation, its id, and what is expected of it. */
 export interface ScenarioStep {
   readonly id?: number | undefined;
-  readonly expect?: string | undefined;
+  /** How it must end; by policy, where policies differ. */
+  readonly expect?: string | Readonly<Partial<Record<VmidPolicyName, string>>> | undefined;
   readonly note?: string | undefined;
-  readonly operation: Operation;
+  readonly operation: Operation | Check;
 }
 
 /** A scenario as read. */
 export interface Scenario {
   readonly title?: string | undefined;
   readonly machine: LabConfig;
-  /** Properties that hold after each step. */
-  readonly properties: readonly string[];
+  /** Properties that must hold after each step; undefined: all. */
+  readonly properties: readonly string[] | undefined;
   /** What was found when it was saved. */
   readonly finding?: { readonly rule: string; readonly message: string } | undefined;
   readonly steps: readonly ScenarioStep[];
@@ -122,7 +162,7 @@ export function scenarioOf(data: unknown): Scenario {
       issue?.path.map((part) => (typeof part === 'number' ? `[${part}]` : `.${String(part)}`)).join('') ?? '';
     throw new ScenarioError(`${where.replace(/^\./, '') || 'the file'}: ${issue?.message ?? 'is not a scenario'}`);
   }
-  const { title, machine: config = {}, properties = [], finding, steps } = parsed.data;
+  const { title, machine: config = {}, properties, finding, steps } = parsed.data;
   return {
     title,
     machine: defined(config) as LabConfig,
@@ -132,7 +172,7 @@ export function scenarioOf(data: unknown): Scenario {
       id,
       expect,
       note,
-      operation: defined(rest) as Operation,
+      operation: defined(rest) as Operation | Check,
     })),
   };
 }

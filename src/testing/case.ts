@@ -78,6 +78,7 @@ export function runCase(property: Property, { config, steps }: LabCase, options:
     schedule.operation(`op ${id}`);
     notes = [];
     let result: OperationResult;
+    monitor.before?.(operation);
     try {
       result = execute(lab, operation);
     } catch (error) {

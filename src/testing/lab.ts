@@ -10,6 +10,7 @@ import {
   ArmSmmuDriver,
   type DriverExtras,
   type DriverSettings,
+  type QuirkChoice,
   type VmidPolicyName,
 } from '../driver/arm-smmu-v3/index.ts';
 import { IommuCore } from '../driver/iommu/core.ts';
@@ -26,7 +27,7 @@ import { linuxNesting, qemuVirt, smallVmid } from '../hw/presets.ts';
 import { FOOTPRINT } from '../hw/registers.ts';
 import type { ScheduleConfig } from '../hw/schedule.ts';
 import { type HoldPolicyName, IommufdContext, type UserMemory, VfioDevice } from '../iommufd/index.ts';
-import { Guest } from './guest.ts';
+import { FIRST_DATA_PAGE, Guest } from './guest.ts';
 import { LabHypervisor, VmidLedger } from './ledger.ts';
 
 /** SMMUs a lab can be made of. */
@@ -60,6 +61,10 @@ export interface LabConfig {
   readonly ats?: boolean;
   /** Bits of a PASID that each device has. Default 0: none. */
   readonly pasidBits?: number;
+  /** Linux 7.2's deviations of the driver that are on. Default: none. */
+  readonly quirks?: QuirkChoice;
+  /** Policy 'at-domain-alloc' too makes nested domains without a vIOMMU. Default false, as Linux 7.2. */
+  readonly nestedWithoutViommu?: boolean;
   /** How a vIOMMU holds its physical IOMMU. Default 'raw', as Linux 7.2. */
   readonly iommuHold?: HoldPolicyName;
 }
@@ -177,6 +182,8 @@ export class Lab {
   readonly guests: readonly Guest[];
   /** Who owns which VMID, as the driver announced it. */
   readonly ledger: VmidLedger;
+  /** What was allocated when the driver had started and nobody had bound anything: what remains after {@link close}. */
+  readonly baseline: { readonly pages: ReadonlySet<bigint> };
   readonly #ids = new Map<string, number>();
 
   /** @throws CaseError for a topology that is too large */
@@ -197,6 +204,7 @@ export class Lab {
       this.core.registerIommu(iommu, behind);
     }
     this.guests = Array.from({ length: config.vms ?? 2 }, (_, i) => new Guest(`vm${i}`, i, this.kernel, this.machine));
+    this.baseline = { pages: new Set(this.kernel.pagesTaken) };
     this.ctx = new IommufdContext({
       kernel: this.kernel,
       process: { memory: userMemory(this.guests) },
@@ -208,8 +216,8 @@ export class Lab {
 
   #shippedDriver(extras: LabExtras): ArmSmmuDriver {
     const vmidPolicy = this.config.policy ?? 'at-attach';
-    const { defaultDomain = 'dma' } = this.config;
-    const settings = { defaultDomain, ...extras.settings, vmidPolicy };
+    const { defaultDomain = 'dma', quirks = [], nestedWithoutViommu = false } = this.config;
+    const settings = { defaultDomain, quirks, nestedWithoutViommu, ...extras.settings, vmidPolicy };
     const hypervisor = vmidPolicy === 'external' ? { hypervisor: new LabHypervisor(this.ledger) } : {};
     return new ArmSmmuDriver(
       this.kernel,
@@ -227,11 +235,12 @@ export class Lab {
     return { name, smmu: dev.iommu.name, sid: endpoint.streamIds[0] ?? 0, dev, endpoint, vfio };
   }
 
-  /** The IO address space of a VM, its memory mapped at `GUEST_BASE`. */
+  /** The IO address space of a VM, its memory mapped at `GUEST_BASE`: tables in one piece, data page by page. */
   #addSpace(name: string, guest: Guest): void {
     const id = this.ctx.ioasAlloc().out_ioas_id;
     this.name(name, id);
-    this.ctx.ioasMap(guest.mapping(id, 0, 0, guest.pages));
+    this.ctx.ioasMap(guest.mapping(id, 0, 0, FIRST_DATA_PAGE));
+    for (let page = FIRST_DATA_PAGE; page < guest.pages; page++) this.ctx.ioasMap(guest.mapping(id, page, page, 1));
   }
 
   /** Gives an iommufd object a name. @throws RangeError if it is taken */

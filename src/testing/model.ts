@@ -141,6 +141,12 @@ export class VmidModel {
     return target.kind === 'paging' ? target.hwpt.ioas : target.hwpt.parent.ioas;
   }
 
+  /** Whether a device reaches its IOAS without tables of a guest in between. */
+  reachesDirectly(dev: string): boolean {
+    const target = this.#attached.get(dev);
+    return target !== undefined && (target.kind !== 'nested' || target.hwpt.vste === 'bypass');
+  }
+
   /** Everybody who must own exactly one VMID on an SMMU now. */
   owners(smmu: string): Set<string> {
     const owners = new Set<string>();

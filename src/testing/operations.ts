@@ -73,6 +73,8 @@ export type Operation =
   | { readonly op: 'invalidate'; readonly on: string; readonly commands: readonly GuestCommand[] }
   /** The device accesses 8 bytes of a page: reads what the page says of itself, or writes beside it. */
   | { readonly op: 'dma'; readonly dev: string; readonly page: number; readonly write?: boolean }
+  /** The nth use (1: the next) of a point of the kernel whose name begins so fails, if the next operation gets there. */
+  | { readonly op: 'fail'; readonly point: string; readonly nth: number }
   /** A guest changes its own stage 1 table; `to` null: page not mapped. */
   | {
       readonly op: 'guestMap';
@@ -118,6 +120,8 @@ export function execute(lab: Lab, operation: Operation): OperationResult {
   } catch (error) {
     if (error instanceof KernelError) return { status: 'error', errno: error.errno, why: reason(error) };
     throw error;
+  } finally {
+    if (operation.op !== 'fail') lab.kernel.clearFailures();
   }
 }
 
@@ -196,6 +200,9 @@ function perform(lab: Lab, o: Operation): OperationResult | undefined {
       return undefined;
     case 'dma':
       return { status: 'ok', dma: dma(lab, o.dev, o.page, o.write === true) };
+    case 'fail':
+      lab.kernel.failNth(o.nth, o.point);
+      return undefined;
     case 'guestMap':
       checkPages(o.page, o.to);
       lab.guest(o.vm).mapPage(o.space, o.page, o.to);

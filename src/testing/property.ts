@@ -20,6 +20,8 @@ export interface Watched {
 
 /** Asks one run its questions. It may keep state. */
 export interface Monitor {
+  /** Before each operation. */
+  before?(operation: Operation): void;
   /** After each operation. */
   after?(operation: Operation, result: OperationResult): Violation | null;
   /** After everything is closed. */

@@ -1,5 +1,6 @@
 /** A case told step by step: what was done, what the kernel said, who took and freed which VMID. */
-import type { LabCase, RunResult, StepRecord } from './case.ts';
+import type { OwnershipNote } from '../driver/kernel.ts';
+import type { LabCase, RunResult } from './case.ts';
 import type { LabConfig } from './lab.ts';
 import type { Operation, OperationResult } from './operations.ts';
 
@@ -45,6 +46,8 @@ export function operationText(o: Operation): string {
       return call(o.on, o.commands.map(({ command }) => command).join(' '));
     case 'dma':
       return call(o.dev, `${o.write ? 'write' : 'read'} page ${o.page}`);
+    case 'fail':
+      return call(`use ${o.nth} of ${o.point}`);
     case 'guestMap':
       return call(o.vm, `space ${o.space}`, `page ${o.page}`, o.to === null ? 'to nothing' : `to ${o.to}`);
   }
@@ -61,7 +64,8 @@ export function resultText(result: OperationResult): string {
 
 const ACTS = { alloc: 'takes', free: 'frees', give: 'is given', done: 'is done with' } as const;
 
-function noteTexts({ notes }: StepRecord): string[] {
+/** Who took and freed which VMID, a sentence each. */
+export function noteTexts(notes: readonly OwnershipNote[]): string[] {
   return notes.map(({ act, where, id, owner }) => `${owner} ${ACTS[act]} VMID ${id} of ${where}`);
 }
 
@@ -71,7 +75,7 @@ export function storyLines(run: RunResult): string[] {
   const calls = run.steps.map(({ operation }) => operationText(operation));
   const column = Math.min(48, Math.max(0, ...calls.map((call) => call.length)));
   return run.steps.map((step, i) => {
-    const said = [resultText(step.result), ...noteTexts(step)].filter((text) => text !== '').join('; ');
+    const said = [resultText(step.result), ...noteTexts(step.notes)].filter((text) => text !== '').join('; ');
     return `  ${String(i + 1).padStart(width)} ${(calls[i] ?? '').padEnd(column)}  ${said}`.trimEnd();
   });
 }

@@ -229,7 +229,7 @@ function campaign(values: Values, names: readonly string[], given: Given, io: Io
 
 /** The properties that a scenario is held against: those named, or its own, or all. */
 const replayed = (names: readonly string[], scenario: Scenario, foreign: boolean): readonly Property[] =>
-  propertiesOf(names.length > 0 ? names : scenario.properties, foreign);
+  propertiesOf(names.length > 0 ? names : (scenario.properties ?? []), foreign);
 
 function replay(file: string, values: Values, names: readonly string[], given: Given, io: Io): number {
   for (const option of DRAWING)

@@ -54,8 +54,11 @@ const fitting = (names: readonly string[], p: Pools, dev: number): string[] => {
   return names.slice(first, first + EACH);
 };
 
-/** A device gets a vIOMMU, a vDEVICE and a nested HWPT, and is attached to it: what a VMM does when a VM starts. */
-function bringUp(p: Pools): fc.Arbitrary<Operation[]> {
+/**
+ * A device gets a vIOMMU, a vDEVICE and a nested HWPT, and is attached to it: what a VMM does when a VM starts.
+ * withDma: and it does DMA
+ */
+function bringUp(p: Pools, withDma: boolean): fc.Arbitrary<Operation[]> {
   const of = (names: readonly string[]): fc.Arbitrary<string> => fc.constantFrom(...names);
   return fc.nat({ max: p.devices.length - 1 }).chain((i) =>
     fc
@@ -76,6 +79,7 @@ function bringUp(p: Pools): fc.Arbitrary<Operation[]> {
           { op: 'vdeviceAlloc', as: `x${i}`, dev, viommu, vsid },
           { op: 'nestedAlloc', as: nested, dev, on: viommu, vste, cd },
           { op: 'attach', dev, to: nested },
+          ...(withDma ? [{ op: 'dma', dev, page: FIRST_DATA_PAGE + vsid } as const] : []),
         ];
       }),
   );
@@ -89,6 +93,33 @@ function takeDown(p: Pools): fc.Arbitrary<Operation[]> {
   });
 }
 
+/** A device does DMA while its memory comes and goes under it, and its guest invalidates. */
+function traffic(p: Pools): fc.Arbitrary<Operation[]> {
+  return fc
+    .record({
+      i: fc.nat({ max: p.devices.length - 1 }),
+      space: fc.nat({ max: p.vms.length - 1 }),
+      pages: fc.array(page, { minLength: 1, maxLength: 3 }),
+      write: fc.boolean(),
+      from: page,
+      viommu: fc.nat({ max: EACH - 1 }),
+    })
+    .map(({ i, space, pages, write, from, viommu }): Operation[] => {
+      const dev = `d${i}`;
+      const dmas = pages.map((at): Operation => ({ op: 'dma', dev, page: at, write }));
+      const [first = FIRST_DATA_PAGE] = pages;
+      const on = fitting(p.viommus, p, i)[viommu] ?? '';
+      return [
+        ...dmas,
+        { op: 'unmap', ioas: `a${space}`, page: first, pages: 1 },
+        ...dmas,
+        { op: 'map', ioas: `a${space}`, vm: `vm${space}`, page: first, from, pages: 1 },
+        { op: 'invalidate', on, commands: [{ command: 'NH_ALL' }] },
+        ...dmas,
+      ];
+    });
+}
+
 /** An arbitrary for each operation. */
 function makers(p: Pools): Readonly<Record<OperationName, fc.Arbitrary<Operation>>> {
   const of = (names: readonly string[]): fc.Arbitrary<string> => fc.constantFrom(...names);
@@ -100,11 +131,16 @@ function makers(p: Pools): Readonly<Record<OperationName, fc.Arbitrary<Operation
       .tuple(fc.nat({ max: p.devices.length - 1 }), fc.nat({ max: 19 }))
       .chain(([i, stray]) => make(stray === 19 ? dev : fc.constant(`d${i}`), i));
   const ioas = of(p.ioas);
-  const pages = fc.integer({ min: 1, max: 4 });
+  const pages = fc.integer({ min: 1, max: 3 });
   const vste = fc.constantFrom('bypass' as const, 'translate' as const, 'abort' as const);
   return {
     ioasAlloc: fc.record({ op: op('ioasAlloc'), as: ioas }),
-    map: fc.record({ op: op('map'), ioas, vm: of(p.vms), page, from: page, pages }),
+    // The memory of each VM goes into its own space and no other: what crosses over then is a defect.
+    map: fc
+      .nat({ max: p.vms.length - 1 })
+      .chain((i) =>
+        fc.record({ op: op('map'), ioas: fc.constant(`a${i}`), vm: fc.constant(`vm${i}`), page, from: page, pages }),
+      ),
     unmap: fc.record({ op: op('unmap'), ioas, page, pages }),
     hwptAlloc: fc.record({
       op: op('hwptAlloc'),
@@ -149,6 +185,11 @@ function makers(p: Pools): Readonly<Record<OperationName, fc.Arbitrary<Operation
       commands: fc.array(guestCommand, { minLength: 1, maxLength: 3 }),
     }),
     dma: fc.record({ op: op('dma'), dev, page, write: fc.boolean() }),
+    fail: fc.record({
+      op: op('fail'),
+      point: fc.constantFrom('alloc:', 'ids:', 'copy:'),
+      nth: fc.integer({ min: 1, max: 6 }),
+    }),
     guestMap: fc.record({
       op: op('guestMap'),
       vm: of(p.vms),
@@ -174,11 +215,13 @@ export function operation(weights: Weights, from: Pools): fc.Arbitrary<Operation
  * one; some come as a chain that sets a device up or takes it down.
  */
 export function steps(weights: Weights, from: Pools, maxOps: number): fc.Arbitrary<CaseStep[]> {
+  const withDma = (weights.dma ?? 0) > 0;
   const single = operation(weights, from).map((one): Operation[] => [one]);
   const piece = fc.oneof(
     { weight: 6, arbitrary: single },
-    { weight: 1, arbitrary: bringUp(from) },
+    { weight: 1, arbitrary: bringUp(from, withDma) },
     { weight: 1, arbitrary: takeDown(from) },
+    { weight: withDma ? 1 : 0, arbitrary: traffic(from) },
   );
   const group = fc.record({ id: fc.noShrink(fc.nat({ max: 0xffff })), operations: piece });
   return fc

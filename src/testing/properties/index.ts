@@ -1,6 +1,20 @@
 /** All properties that `smmulab check` runs. */
 import type { Property } from '../property.ts';
+import { dmaContained } from './dma-contained.ts';
+import { failureChangesNothing } from './failure-changes-nothing.ts';
+import { nothingLeft } from './nothing-left.ts';
 import { s2vmidOwned } from './s2vmid-owned.ts';
+import { vmidCounted } from './vmid-counted.ts';
+import { vmidFree } from './vmid-free.ts';
 
 /** In the order in which they run. */
-export const PROPERTIES: readonly Property[] = [s2vmidOwned];
+export const PROPERTIES: readonly Property[] = [
+  s2vmidOwned,
+  vmidFree,
+  vmidCounted,
+  nothingLeft,
+  failureChangesNothing,
+  dmaContained,
+];
+
+export { dmaContained, failureChangesNothing, nothingLeft, s2vmidOwned, vmidCounted, vmidFree };

@@ -1,0 +1,62 @@
+/**
+ * When every device is closed and the descriptor too, nothing remains, in whatever order things were made: no VMID, no
+ * object, no id, no page beyond those the driver had when it started and the CD tables that it keeps for each device.
+ */
+import type { Monitor, Property, Violation, Watched } from '../property.ts';
+
+const RULE = 'nothing-left';
+
+/** What a device keeps from its first stage 1 attachment until it is released (Linux: `arm_smmu_free_cd_tables`). */
+const KEPT = /^cd-/;
+
+class NothingLeft implements Monitor {
+  readonly #watched: Watched;
+  readonly #pages = new Map<bigint, string>();
+
+  constructor(watched: Watched) {
+    this.#watched = watched;
+    watched.lab.kernel.onNote(({ what, act, id, owner }) => {
+      if (what !== 'page') return;
+      if (act === 'alloc') this.#pages.set(id, owner);
+      else if (act === 'free') this.#pages.delete(id);
+    });
+  }
+
+  atEnd(): Violation | null {
+    const { lab } = this.#watched;
+    const broken = (message: string): Violation => ({ rule: RULE, message: `after close ${message}` });
+    const vmids = lab.ledger.list();
+    if (vmids.length > 0) return broken(`VMIDs are owned: ${vmids.join('; ')}`);
+    if (!lab.ctx.objects.empty) return broken(`objects are left: ${lab.ctx.objects.list().map(({ label }) => label)}`);
+    const left = [...this.#pages].filter(([pa, what]) => !lab.baseline.pages.has(pa) && !KEPT.test(what));
+    if (left.length > 0) return broken(`pages are left: ${left.map(([pa, what]) => `0x${pa.toString(16)} (${what})`)}`);
+    const warning = lab.kernel.messages.find(({ level, text }) => level === 'warn' && LEAK.test(text));
+    return warning === undefined ? null : broken(`the log has: ${warning.text}`);
+  }
+}
+
+/** Warnings that the core gives for objects whose counts are wrong. */
+const LEAK = /leaked|users fell|other users|is left/;
+
+/** See the module comment. */
+export const nothingLeft: Property = {
+  name: 'nothing-left',
+  title: 'after close nothing remains: VMIDs, objects, ids, pages',
+  foreign: true,
+  weights: {
+    ioasAlloc: 1,
+    map: 2,
+    unmap: 2,
+    hwptAlloc: 4,
+    viommuAlloc: 4,
+    vdeviceAlloc: 4,
+    nestedAlloc: 4,
+    attach: 6,
+    detach: 2,
+    destroy: 4,
+    bind: 1,
+    unbind: 2,
+    fail: 3,
+  },
+  monitor: (watched) => new NothingLeft(watched),
+};

@@ -1,0 +1,144 @@
+import { describe, expect, test } from 'vitest';
+import { CMD_CFGI_STE, CMD_TLBI_NH_ALL, CMD_TLBI_S12_VMALL, STE } from '../../spec/index.ts';
+import { makeVmidPolicy } from '../../src/driver/arm-smmu-v3/vmid-policy.ts';
+import { runProperty } from '../../src/testing/campaign.ts';
+import { Coverage } from '../../src/testing/coverage.ts';
+import {
+  dmaContained,
+  failureChangesNothing,
+  nothingLeft,
+  PROPERTIES,
+  vmidCounted,
+  vmidFree,
+} from '../../src/testing/properties/index.ts';
+import { find, policy, type Wrap, without } from './broken.ts';
+
+describe('the shipped driver, every policy, preset, width and schedule drawn', () => {
+  for (const property of PROPERTIES)
+    test(`${property.name}: ${property.title}`, () => {
+      const coverage = new Coverage();
+      const report = runProperty(property, { seed: 77, runs: 150, coverage });
+      expect(report).toMatchObject({ ok: true, runs: 150 });
+      // Nothing holds because nothing happens: what a property needs, the cases do.
+      const { operations, policies } = coverage.report();
+      expect(Object.keys(policies)).toHaveLength(4);
+      for (const op of ['viommuAlloc', 'nestedAlloc', 'attach']) expect(operations[op], op).toBeGreaterThan(40);
+      if (property.weights.dma !== undefined)
+        for (const op of ['dma', 'unmap', 'map', 'invalidate'])
+          if (property.weights[op as 'dma'] !== undefined) expect(operations[op], op).toBeGreaterThan(5);
+    });
+});
+
+describe('a free VMID is named by nothing in hardware [VMID-1, VMID-2; 7.7 invariant 1]', () => {
+  test('no CMD_TLBI_S12_VMALL at the last detach: the TLB still has it', () => {
+    const { found, story } = find(vmidFree, without(CMD_TLBI_S12_VMALL.opcode));
+    expect(found.finding.message).toMatch(/VMID \d+ is freed and is named by (tlb|walk-cache)/);
+    expect(story).toContain('attach');
+    expect(story.length).toBeLessThanOrEqual(7);
+  });
+
+  test('no CMD_CFGI_STE: the old STE stays cached and fills the TLB again', () => {
+    const { found } = find(vmidFree, without(CMD_CFGI_STE.opcode), { policy: 'at-attach' });
+    expect(found.finding.message).toMatch(/VMID \d+ is freed and is named by (cached-ste|tlb|walk-cache)/);
+  });
+});
+
+describe('each SMMU has as many VMIDs owned as the policy has owners', () => {
+  test('a vIOMMU that never gives its VMID back', () => {
+    const { found, story } = find(
+      vmidCounted,
+      policy(() => ({ vsmmuDestroy: () => {} })),
+      { policy: 'at-attach' },
+    );
+    expect(found.finding.message).toMatch(/^smmu\d: VMIDs 1 are owned; the owners are nobody$/);
+    expect(story).toEqual(['hwptAlloc', 'viommuAlloc', 'destroy']);
+  });
+
+  test("policy 'viommu-only' that refuses nothing", () => {
+    const lax: Wrap = (shipped) => ({
+      ...shipped,
+      vmidPolicy: makeVmidPolicy('at-attach', { hypervisor: null, nestedWithoutViommu: false }),
+    });
+    const { found } = find(vmidCounted, lax, { policy: 'viommu-only' });
+    expect(found.finding.message).toMatch(
+      /^(attach|viommuAlloc) succeeded; policy viommu-only has to refuse it: EBUSY$/,
+    );
+  });
+});
+
+describe('after close nothing remains [iommufd.md 14.4]', () => {
+  test('a VMID that outlives its vIOMMU', () => {
+    const { found, story } = find(
+      nothingLeft,
+      policy(() => ({ vsmmuDestroy: () => {} })),
+      { policy: 'viommu-only' },
+    );
+    expect(found.finding.message).toMatch(/^after close VMIDs are owned: smmu\d 1 viommu:\d+$/);
+    expect(story).toEqual(['hwptAlloc', 'viommuAlloc']);
+  });
+
+  test('page tables that are never freed', () => {
+    const keeping: Wrap = (shipped) => ({
+      ...shipped,
+      pageTable: (...args) => Object.assign(shipped.pageTable(...args), { free: () => {} }),
+    });
+    const { found, story } = find(nothingLeft, keeping);
+    expect(found.finding.message).toMatch(/^after close pages are left: 0x/);
+    expect(story.length).toBeLessThanOrEqual(1);
+  });
+});
+
+describe('an operation that fails changes nothing [iommufd.md 14.3, 14.6]', () => {
+  test('an attach that aborts the stream before it knows that it can succeed', () => {
+    const hasty: Wrap = (shipped) => ({
+      ...shipped,
+      attach: {
+        ...shipped.attach,
+        prepare: (request) => {
+          shipped.attach.installSte(request.master, shipped.makers.abortSte());
+          return shipped.attach.prepare(request);
+        },
+      },
+    });
+    const { found, story } = find(failureChangesNothing, hasty);
+    expect(found.finding.message).toMatch(/^attach failed with E\w+; before: smmu\d STE 0x\w+ /);
+    expect(story.at(-1)).toBe('attach');
+  });
+});
+
+describe('DMA reaches only what is mapped now [TLB-1, TLB-5; 7.7 invariant 2]', () => {
+  test('an unmap without an invalidation', () => {
+    const lazy: Wrap = (shipped) => ({ ...shipped, invalidation: { ...shipped.invalidation, invRange: () => true } });
+    const { found, story } = find(dmaContained, lazy);
+    expect(found.finding.message).toMatch(
+      /^the (read|write) of d\d at page \d+ reached page \d+ of vm\d, which a\d does not map$/,
+    );
+    expect(story.slice(-3)).toEqual(['dma', 'unmap', 'dma']);
+  });
+
+  test('stage 2 invalidated by IPA, and combined entries of a nested stream left [TLB-5]', () => {
+    const { found } = find(dmaContained, without(CMD_TLBI_NH_ALL.opcode), { policy: 'at-attach' }, 2000);
+    expect(found.finding.message).toMatch(/reached page \d+ of vm\d, which a\d does not map$/);
+    expect(found.case.steps.some(({ operation }) => operation.op === 'nestedAlloc')).toBe(true);
+  });
+
+  test("an STE with another VM's stage 2", () => {
+    const crossed: Wrap = (shipped) => {
+      let first: bigint | undefined;
+      return {
+        ...shipped,
+        makers: {
+          ...shipped.makers,
+          s2DomainSte: (...args) => {
+            const ste = shipped.makers.s2DomainSte(...args);
+            first ??= STE.get(ste, 'S2TTB');
+            STE.set(ste, 'S2TTB', first);
+            return ste;
+          },
+        },
+      };
+    };
+    const { found } = find(dmaContained, crossed);
+    expect(found.finding.message).toMatch(/reached page \d+ of vm\d; it is attached to a\d|does not map|expected/);
+  });
+});
