@@ -6,7 +6,7 @@ import { IommufdObject } from './object.ts';
 /** A queue with a descriptor (struct iommufd_eventq). The open file counts on the object and on the context. */
 export abstract class EventQueue extends IommufdObject implements EventFile {
   readonly ctx: IommufdCtx;
-  /** The descriptor given at allocation; -1 before. */
+  /** The descriptor while it is open; else -1. */
   fd = -1;
   #open = false;
 
@@ -32,6 +32,7 @@ export abstract class EventQueue extends IommufdObject implements EventFile {
   /** The last put of the file: close(), or a failed allocation. */
   close(): void {
     this.use('close');
+    this.fd = -1;
     this.#open = false;
     this.users--;
     this.ctx.putFile();
