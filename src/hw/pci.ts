@@ -1,6 +1,6 @@
 /** PCI configuration space of the functions of a machine. */
 import type { Words } from '../../spec/layout.ts';
-import { PCI_CONFIG_BYTES, PCI_TYPE0 } from '../../spec/pci.ts';
+import { PCI_CONFIG_BYTES, PCI_TYPE0 } from '../../spec/pci-header.ts';
 import {
   PCI_ATS,
   PCI_CAP_CONTROL,
