@@ -35,6 +35,8 @@ class Asid {
   /** What TLB entries were made from changed; 0: no, or invalidated since. Else when the CFGI of it completed. */
   rekeyed = 0;
   mixed = false;
+  /** What entries were made from last. */
+  lastKey = '';
   readonly reported = new Set<string>();
 
   constructor(tag: AsidTag) {
@@ -50,6 +52,8 @@ export class Asids {
   readonly #smmu: string;
   readonly #asids = new Map<string, Asid>();
   readonly #live = new Set<Asid>();
+  /** The StreamWorld in which each stream used a CD last. */
+  readonly #worlds = new Map<string, StreamWorld>();
   /** Why some queue still holds a command that names the ASID, or ''. */
   readonly #pending: (asid: number) => string;
 
@@ -78,12 +82,28 @@ export class Asids {
   install(tag: AsidTag, user: AsidUser, cachedKey: string): void {
     const asid = this.#get(tag);
     const before = asid.users.get(user);
-    if (asid.users.size === 0) asid.flushedInUse = asid.partial = false;
+    if (asid.users.size === 0) {
+      if (asid.dirty && asid.lastKey !== '' && asid.lastKey !== cachedKey) this.#again(asid, user);
+      asid.flushedInUse = asid.partial = false;
+    }
+    asid.lastKey = cachedKey;
+    this.#worlds.set(`${user.sid}/${user.ssid}`, tag.world);
     if (before !== undefined && before !== cachedKey) asid.rekeyed = Number.POSITIVE_INFINITY;
     asid.users.set(user, cachedKey);
     asid.dirty = true;
     asid.mixed = asid.users.size > 1;
     this.#live.add(asid);
+  }
+
+  /** A tag comes into use again with another configuration, and entries left over. */
+  #again(asid: Asid, user: AsidUser): void {
+    const world = this.#worlds.get(`${user.sid}/${user.ssid}`);
+    const back = world !== undefined && world !== asid.tag.world;
+    this.#report(
+      back ? 'CFG-15' : 'ASID-2',
+      asid,
+      `comes into use again for ${hex(user.sid)}/${user.ssid}${back ? `, which was in ${world} meanwhile,` : ''} with another configuration, and no TLBI of it completed since its last use`,
+    );
   }
 
   /** No cache holds the CD with this ASID any more. */

@@ -26,6 +26,8 @@ interface Seat extends AsidUser {
   memoryAsid: number;
   judged: number;
   relied: number;
+  /** When a CFGI_CD for this stream was consumed last. */
+  cfgi: number;
 }
 
 /** A CD and the streams that reach it. */
@@ -125,6 +127,7 @@ export class Cds {
       after.add(table);
       const known = table.streams.get(stream);
       table.streams.set(stream, use);
+      this.#judgeWorlds(table, stream, use);
       if (known === undefined) table.reachedAt.set(stream, this.#context.clock.now);
       if (known?.key !== use.key) this.#views.set(use, this.#facts.through(use.words, this.#smmu.regs.E2H));
       if (known !== undefined && known.key !== use.key) this.#views.delete(known);
@@ -133,6 +136,20 @@ export class Cds {
     for (const table of before) if (!after.has(table)) this.#leave(table, stream, consumed);
     if (after.size > 0) this.#reached.set(stream, after);
     else this.#reached.delete(stream);
+  }
+
+  /** CFG-13: a CD means one thing in one StreamWorld. */
+  #judgeWorlds(table: CdTable, stream: Stream, use: Use): void {
+    for (const [other, its] of table.streams)
+      if (other !== stream && its.world !== use.world) {
+        this.#context.report(
+          'CFG-13',
+          `${this.#smmu.name}: STEs ${hex(other.sid)} (${its.world}) and ${hex(stream.sid)} (${use.world}) reach one CD table`,
+          { smmu: this.#smmu.name, StreamID: stream.sid, address: BigInt(table.root.unit) * 8n },
+          [stream.units, other.units],
+        );
+        return;
+      }
   }
 
   #leave(table: CdTable, stream: Stream, consumed: number): void {
@@ -223,6 +240,15 @@ export class Cds {
       this.#scratch[2 * qword + 1] = oldHi;
       record = this.#add(table, index, unit, this.#scratch);
     }
+    const issued = this.#context.issued(unit + qword);
+    if (issued !== undefined)
+      for (const seat of record.seats.values())
+        if (seat.cfgi > issued)
+          this.#report(
+            'CFG-9',
+            seat,
+            'was stored before a CMD_CFGI_CD of it was consumed, and became visible after it',
+          );
     record.candidates.store(qword, hi, lo, this.#context.clock.now);
     table.open.add(record);
     for (const stream of table.streams.keys()) this.#seat(table, record, stream, this.#context.clock.now);
@@ -247,6 +273,7 @@ export class Cds {
         memoryAsid: -1,
         judged: -1,
         relied: -1,
+        cfgi: -1,
       };
       record.seats.set(stream, seat);
     }
@@ -295,8 +322,12 @@ export class Cds {
 
   /** A CFGI_CD was consumed. */
   consumed(cfgi: CfgiCd, stream: Stream | undefined): void {
-    for (const [table, record] of this.#records(stream, cfgi.ssid))
-      if (stream !== undefined) this.#judge(table, record, stream);
+    for (const [table, record] of this.#records(stream, cfgi.ssid)) {
+      if (stream === undefined) break;
+      this.#judge(table, record, stream);
+      const seat = record.seats.get(stream);
+      if (seat !== undefined) seat.cfgi = this.#context.clock.now;
+    }
     if (stream === undefined || !cfgi.leaf) return;
     for (const table of this.#reached.get(stream) ?? [])
       for (const abandoned of table.abandoned.values()) abandoned.leafOnly = true;

@@ -12,6 +12,8 @@ export interface Context {
   readonly history: History;
   readonly pages: Pages;
   readonly peek: Peek;
+  /** When the store that becomes visible now was made; undefined: it never waited. */
+  issued(unit: number): number | undefined;
   /** How a rule with two forms is judged. */
   ordering(rule: string): Ordering;
   /** Announcements of this kind have been made. */

@@ -11,6 +11,7 @@ import {
   slotValue,
   type Words,
 } from '../../spec/index.ts';
+import type { TlbInvalidation } from '../hw/transaction.ts';
 import { unitOf } from './units.ts';
 
 /** What a command takes away, by whom it is meant for. */
@@ -118,6 +119,19 @@ export function flushOf(words: Words, caps: Caps, vintfVmid: number): Flush | un
   const aligned = level === 0 ? granule : granule + (3 - level) * (STRIDES[tg] ?? 0);
   const misaligned = at % 2 ** (aligned - PAGE_LOG2) !== 0;
   return { ...common, first: at, end: at + length, leaf, level, granule, misaligned };
+}
+
+/** A broadcast by a CPU as an invalidation; undefined for one of no kind that is followed. */
+export function flushOfBroadcast(inv: TlbInvalidation): Flush | undefined {
+  const found = SCOPES.get(inv.opcode);
+  if (found === undefined) return undefined;
+  const [scope] = found;
+  const common = { scope, name: 'a broadcast TLBI', VMID: inv.VMID, ASID: inv.ASID, void: false, misaligned: false };
+  if (!BY_ADDRESS.has(scope)) return { ...common, first: 0, end: EVERYTHING, leaf: false, level: 0, granule: 0 };
+  const at = Math.floor(unitOf(inv.addrHi, inv.addrLo) / UNITS);
+  const granule = GRANULES[inv.TG] ?? 0;
+  const pages = inv.TG === 0 ? 1 : (inv.NUM + 1) * 2 ** inv.SCALE * 2 ** (granule - PAGE_LOG2);
+  return { ...common, first: at, end: at + pages, leaf: inv.Leaf, level: inv.TTL, granule };
 }
 
 /** Whether an invalidation reaches entries of a VMID; CR0.VMW lets it reach a whole group. */

@@ -32,6 +32,9 @@ export class Pages {
   /** Called once for each unit that changed, before the sinks. */
   onStore: ((unit: number, hi: number, lo: number, bytes: number) => void) | null = null;
 
+  /** Called once for each unit that changed, after the sinks. */
+  afterStore: ((unit: number) => void) | null = null;
+
   constructor(peek: Peek) {
     this.#peek = peek;
   }
@@ -132,6 +135,7 @@ export class Pages {
         told = true;
         sink.stored(unit, oldHi, oldLo, hi, lo, bytes);
       }
+      if (told) this.afterStore?.(unit);
     }
   }
 

@@ -13,6 +13,8 @@ const MOST = 0x10000;
 /** See the module comment. */
 export class Queues {
   readonly #pending = new Map<string, Pending[]>();
+  /** When a CMD_SYNC completed last, by queue. */
+  readonly #synced = new Map<string, number>();
   readonly #complete: (pending: Pending, queue: string) => void;
   /** Commands that were forgotten. */
   dropped = 0;
@@ -36,11 +38,28 @@ export class Queues {
   }
 
   /** A CMD_SYNC of a queue completed. */
-  sync(queue: string): void {
+  sync(queue: string, now: number): void {
+    this.#synced.set(queue, now);
     const list = this.#pending.get(queue);
     if (list === undefined || list.length === 0) return;
     this.#pending.set(queue, []);
     for (const pending of list) this.#complete(pending, queue);
+  }
+
+  /** Forgets commands of a queue: they count as never sent. */
+  drop(queue: string, which: (pending: Pending) => boolean): void {
+    const list = this.#pending.get(queue);
+    if (list !== undefined)
+      this.#pending.set(
+        queue,
+        list.filter((pending) => !which(pending)),
+      );
+  }
+
+  /** Another queue on which a CMD_SYNC completed after `since`: its name, or ''. */
+  syncedElsewhere(queue: string, since: number): string {
+    for (const [other, time] of this.#synced) if (other !== queue && time > since) return other;
+    return '';
   }
 
   /** What waits, with its queue. */

@@ -4,7 +4,7 @@
 export type Severity = 'H' | 'F' | 'O';
 
 /** Kinds of ownership announcement that a rule may need. */
-export type NoteKind = 'vmid' | 'asid' | 'page' | 'operation' | 'stream' | 'ats';
+export type NoteKind = 'vmid' | 'asid' | 'page' | 'operation' | 'stream';
 
 /** Strict: X has completed (its CMD_SYNC, too) before Y is consumed. Lenient: X before Y in one queue is enough. */
 export type Ordering = 'strict' | 'lenient';

@@ -1,7 +1,7 @@
 /** The sanitizer: attaches to a machine, listens, and reports broken software rules. See docs/sanitizer.md. */
 import type { OwnershipNote } from '../driver/kernel.ts';
 import type { Machine } from '../hw/machine.ts';
-import type { Announcement, Observer } from '../hw/observer.ts';
+import type { Announcement, AtsAct, Observer } from '../hw/observer.ts';
 import { Clock } from './clock.ts';
 import type { Context } from './context.ts';
 import type { Finding, Subject } from './finding.ts';
@@ -11,7 +11,7 @@ import { type NoteKind, neverDecided, type Ordering, type RuleInfo } from './rul
 import { RULES, ruleNamed } from './rules/index.ts';
 import { SmmuState } from './smmu-state.ts';
 import { Tables } from './tables.ts';
-import { Peek } from './units.ts';
+import { Peek, pageOf, unitOf, unitOfPa } from './units.ts';
 import type { VmidState } from './vmids.ts';
 
 /** How strict a {@link Sanitizer} is. */
@@ -63,6 +63,10 @@ export class Sanitizer {
   /** Bytes of the pages announced, by address. */
   readonly #pageBytes = new Map<bigint, number>();
   readonly #stop: () => void;
+  /** When the last store to a unit was made that may still be on its way to memory. */
+  readonly #issued = new Map<number, number>();
+  /** Pages [first, end) of memory whose stores are not announced. */
+  readonly #backed: readonly (readonly [first: number, end: number])[];
   #more = 0;
   /** Called with each finding as it is made. */
   onFinding: ((finding: Finding) => void) | null = null;
@@ -74,17 +78,22 @@ export class Sanitizer {
     for (const id of [...(options.ignore ?? []), ...Object.keys(options.orderings ?? {})]) ruleNamed(id);
     this.#ignored = new Set(options.ignore);
     this.#history = new History(this.#clock);
+    this.#backed = machine.memory.regions
+      .filter(({ backed }) => backed)
+      .map(({ base, size }) => [pageOf(unitOfPa(base)), pageOf(unitOfPa(base + size))]);
     const peek = new Peek(machine.memory);
     this.#pages = new Pages(peek);
     this.#pages.onStore = (unit, hi, lo) => {
       this.#clock.tick();
       this.#history.store(unit, hi, lo);
     };
+    this.#pages.afterStore = (unit) => this.#issued.delete(unit);
     const context: Context = {
       clock: this.#clock,
       history: this.#history,
       pages: this.#pages,
       peek,
+      issued: (unit) => this.#issued.get(unit),
       ordering: (rule) => options.orderings?.[rule] ?? options.ordering ?? 'strict',
       noted: (kind) => this.#noted.has(kind),
       report: (rule, message, subject, units) => this.#report(rule, message, subject, units ?? []),
@@ -96,6 +105,8 @@ export class Sanitizer {
       combined: ({ smmu, VMID }) => this.#smmu(smmu).vmids.dirtyVa(VMID),
       dirty: (tag) => this.#smmu(tag.smmu).dirty(tag),
       pending: (tag) => this.#smmu(tag.smmu).pendingTag(tag),
+      removed: ({ smmu, sid, ssid }, tag, removal, first, end, out) =>
+        this.#smmu(smmu).removed(sid, ssid, tag, removal, first, end, out),
       global: (tag) => this.#smmu(tag.smmu).asids.global(tag),
     });
     this.#tables = tables;
@@ -104,7 +115,7 @@ export class Sanitizer {
       flushedElsewhere: (name: string, vmid: number): string =>
         [...this.#smmus.values()].find((other) => other.name !== name && other.flushedVmid(vmid))?.name ?? '',
     };
-    for (const smmu of machine.smmus) this.#smmus.set(smmu.name, new SmmuState(context, smmu, neighbours));
+    for (const smmu of machine.smmus) this.#smmus.set(smmu.name, new SmmuState(context, smmu, machine, neighbours));
     this.#stop = this.#attach();
   }
 
@@ -134,7 +145,21 @@ export class Sanitizer {
 
   #observe(act: Announcement): void {
     this.#clock.tick();
-    if ('smmu' in act) this.#smmus.get(act.smmu)?.observe(act);
+    if ('smmu' in act) {
+      if (this.#backed.length > 0 && isMmio(act)) this.#pollBacked();
+      this.#smmus.get(act.smmu)?.observe(act);
+    } else if (act.kind === 'ats') this.#ats(act);
+    else if (act.kind === 'store-issued') this.#issued.set(unitOf(act.hi, act.lo), this.#clock.now);
+  }
+
+  #ats({ endpoint, message }: AtsAct): void {
+    if (message !== 'enabled' && message !== 'disabled') return;
+    for (const { atcs } of this.#smmus.values()) atcs.switched(endpoint, message === 'enabled');
+  }
+
+  /** Memory whose stores are not announced is compared with what it was. */
+  #pollBacked(): void {
+    this.#pages.poll((page) => this.#backed.some(([first, end]) => page >= first && page < end));
   }
 
   /** An ownership announcement: connect it to `LocalKernel.onNote`, or call it from a shim. See docs/sanitizer.md. */
@@ -144,6 +169,8 @@ export class Sanitizer {
     if (note.what === 'vmid') this.#vmid(note);
     else if (note.what === 'asid') this.#asid(note);
     else if (note.what === 'page') this.#page(note);
+    else if (note.what === 'stream')
+      this.#smmu(note.where).given(Number(note.id), note.act === 'free' ? '' : note.owner);
     else this.#operation(note);
   };
 
@@ -178,7 +205,10 @@ export class Sanitizer {
   #operation({ act, where, id, owner }: OwnershipNote): void {
     if (act !== 'done') return;
     this.#history.text(where, `${owner} done`, {});
-    if (owner.startsWith('unmap')) this.#tables.unmapped(owner);
+    if (owner.startsWith('unmap')) {
+      for (const { atcs } of this.#smmus.values()) atcs.unmapped(owner);
+      this.#tables.unmapped(owner);
+    }
     for (const state of this.#smmus.values())
       if (where === '') state.done(-1, owner);
       else if (where === state.name) state.done(Number(id), owner);
@@ -241,3 +271,7 @@ export class Sanitizer {
     return { rule: rule.id, why: `no announcements of ${missing.join(', ')}` };
   }
 }
+
+/** An access of a CPU to a device. */
+const isMmio = ({ kind }: Announcement): boolean =>
+  kind === 'register-read' || kind === 'register-write' || kind === 'cmdqv-read' || kind === 'cmdqv-write';

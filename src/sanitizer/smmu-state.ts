@@ -1,23 +1,35 @@
 /** Everything the sanitizer knows of one SMMU, and what each thing observed does to it. */
-import { CD, CMD_SYNC, CR0, opcodeOf, slotValue, type Words } from '../../spec/index.ts';
+import { CD, CERROR, CMD_SYNC, CMDQ_PROD, CR0, GBPA, opcodeOf, STE, slotValue, type Words } from '../../spec/index.ts';
+import type { Machine } from '../hw/machine.ts';
 import type { Announcement, CommandAct } from '../hw/observer.ts';
 import type { Smmu } from '../hw/smmu.ts';
-import type { Transaction } from '../hw/transaction.ts';
+import type { TlbInvalidation, Transaction } from '../hw/transaction.ts';
 import { Asids } from './asids.ts';
+import { Atcs } from './atc.ts';
 import { Boot } from './boot.ts';
 import { CdFacts } from './cd-facts.ts';
 import { Cds } from './cds.ts';
+import { CmdqvRules } from './cmdqv.ts';
 import { type Maintenance, maintenanceOf } from './commands.ts';
 import { type Context, hex } from './context.ts';
-import type { Flush } from './flush.ts';
+import { type Flush, flushOfBroadcast } from './flush.ts';
 import { type Pending, Queues } from './queues.ts';
 import { PAGE_LOG2, type Shape, shapeOfSte, shapesOfCd } from './shape.ts';
-import type { Tag } from './stale.ts';
-import { SteFacts, type Use } from './ste-facts.ts';
+import type { Blame, Removal, Tag } from './stale.ts';
+import { Stalled } from './stalls.ts';
+import { isBypass, SteFacts, type Use } from './ste-facts.ts';
 import { type Stream, Streams } from './streams.ts';
-import type { Tables } from './tables.ts';
+import type { Tables, Walker } from './tables.ts';
+import { unitOf } from './units.ts';
 import { Vmids } from './vmids.ts';
 
+/** Name of the SMMU's own queue in announcements. */
+const OWN_QUEUE = 'cmdq';
+const GBPA_ABORT = GBPA.bit('ABORT');
+const VMW_BITS = CR0.bit('VMW');
+const S2S = STE.slot('S2S');
+const STRW = STE.slot('STRW');
+const MTCFG = STE.slot('MTCFG');
 const ASID_SLOT = CD.slot('ASID');
 const SMMUEN = CR0.bit('SMMUEN');
 
@@ -44,6 +56,9 @@ export class SmmuState {
   readonly asids: Asids;
   readonly boot: Boot;
   readonly queues: Queues;
+  readonly atcs: Atcs;
+  readonly stalls: Stalled;
+  readonly cmdqv: CmdqvRules | null;
   readonly #context: Context;
   readonly #tables: Tables;
   /** VMIDs and when S12_VMALL of each was consumed last. */
@@ -51,16 +66,48 @@ export class SmmuState {
   /** Streams whose next transaction is a retry of a stalled one: nobody relies on anything by it. */
   readonly #retried = new Set<number>();
 
-  constructor(context: Context, smmu: Smmu, neighbours: Neighbours) {
+  /** Streams of devices that cannot be stalled. */
+  readonly #mustNotStall: ReadonlySet<number>;
+  /** Owners of streams, by announcement. */
+  readonly #owners = new Map<number, string>();
+
+  constructor(context: Context, smmu: Smmu, machine: Machine, neighbours: Neighbours) {
     this.#context = context;
     this.#tables = neighbours.tables;
     this.name = smmu.name;
     this.smmu = smmu;
     const view = { name: smmu.name, caps: smmu.caps, regs: smmu.regs };
     this.queues = new Queues((pending) => this.#completed(pending));
+    const devices = machine.firmware.devices.filter((device) => device.smmu === smmu.name);
+    this.#mustNotStall = new Set(devices.filter(({ canStall }) => !canStall).flatMap(({ streamIds }) => streamIds));
+    this.atcs = new Atcs(context, smmu.name, smmu.caps, {
+      inTlb: (tag, first, end) => this.#tables.holds(tag, first, end),
+      pending: (tag) => this.pendingTag(tag) !== null,
+      stream: (sid) => this.streams.find(sid),
+      get SMMUEN() {
+        return smmu.regs.SMMUEN;
+      },
+    });
+    for (const { name, streamIds } of devices) {
+      const ats = machine.endpoint(name).ats;
+      if (ats !== null) this.atcs.add(name, streamIds, ats.enabled);
+    }
+    this.stalls = new Stalled(context, smmu.name);
+    const cmdqv = machine.cmdqvs.get(smmu.name);
+    this.cmdqv =
+      cmdqv === undefined
+        ? null
+        : new CmdqvRules(context, smmu.name, cmdqv, {
+            owner: (vmid) => this.vmids.owner(vmid),
+            memoryVmid: (sid) => this.streams.find(sid)?.memoryVmid ?? -1,
+            nested: (sid) => this.streams.find(sid)?.uses.some(({ s1, s2 }) => s1 && s2) ?? false,
+          });
     this.vmids = new Vmids(context, smmu.name, smmu.caps.vmidBits, {
       pending: (vmid) => this.#pendingVmid(vmid),
-      vintf: () => '',
+      get VMW() {
+        return smmu.regs.VMW;
+      },
+      vintf: (vmid) => this.cmdqv?.carrier(vmid) ?? '',
       flushedElsewhere: (vmid) => neighbours.flushedElsewhere(smmu.name, vmid),
     });
     this.asids = new Asids(context, smmu.name, () => '');
@@ -75,8 +122,30 @@ export class SmmuState {
 
   #usesChanged(stream: Stream, before: readonly Use[], after: readonly Use[], consumed: number): void {
     this.vmids.update(stream, before, after, consumed);
-    this.#tables.use(`${this.name} ${stream.sid}`, this.#stage2(after));
+    this.#tables.use(this.#walker(stream.sid, -1, ''), this.#stage2(after));
     this.cds.update(stream, after, consumed);
+    this.atcs.update(stream, after);
+    for (const use of after) if (!before.some(({ key }) => key === use.key)) this.#judgeUse(stream, use);
+  }
+
+  #walker(sid: number, ssid: number, what: string): Walker {
+    return { key: `${this.name} ${sid}${what}`, smmu: this.name, sid, ssid };
+  }
+
+  /** DET-4, DET-10: what one image must not say. */
+  #judgeUse(stream: Stream, { words, s1, s2 }: Use): void {
+    const about = { smmu: this.name, StreamID: stream.sid, address: BigInt(stream.unit) * 8n };
+    const ste = `${this.name}: STE ${hex(stream.sid)}`;
+    if (s2 && slotValue(words, S2S) === 1 && this.smmu.caps.STALL_MODEL === 0 && this.#mustNotStall.has(stream.sid))
+      this.#context.report('DET-4', `${ste} has S2S=1, and its device must not be stalled`, about, [stream.units]);
+    const wrong = [
+      ...(slotValue(words, STRW) !== 0 ? ['STRW'] : []),
+      ...(this.smmu.caps.ATTR_TYPES_OVR && slotValue(words, MTCFG) !== 0 ? ['MTCFG'] : []),
+    ];
+    if (s1 && s2 && wrong.length > 0)
+      this.#context.report('DET-10', `${ste} is nested and has ${wrong.join(', ')}, which no host gives a VM`, about, [
+        stream.units,
+      ]);
   }
 
   #stage2(uses: readonly Use[]): TableUse[] {
@@ -99,7 +168,7 @@ export class SmmuState {
           out.push({ shape, tag: { smmu: this.name, stage: 1, world: use.world, VMID: use.VMID, ASID } });
         }
     }
-    this.#tables.use(`${this.name} ${stream.sid}/${index}`, out);
+    this.#tables.use(this.#walker(stream.sid, index === 0 ? -1 : index, `/${index}`), out);
   }
 
   /** Whether TLB entries of a tag may exist. */
@@ -107,18 +176,23 @@ export class SmmuState {
     return tag.stage === 2 ? this.vmids.dirty(tag.VMID) : this.asids.dirty(tag);
   }
 
-  /** Why an invalidation of a tag has not completed, or ''. */
-  pendingTag(tag: Tag): string {
-    for (const [queue, { what }] of this.queues.all()) {
-      if (what.kind !== 'tlbi') continue;
-      const { scope, VMID, ASID, name } = what.flush;
-      const stage1 = scope.startsWith('nh-') || scope.startsWith('el2');
-      if (scope !== 'nsnh-all' && scope !== 's12-vmall' && stage1 !== (tag.stage === 1)) continue;
-      const named = scope === 'nsnh-all' || scope.startsWith('el2') || VMID === Math.max(tag.VMID, 0);
-      const byAsid = scope === 'nh-va' || scope === 'nh-asid' || scope === 'el2-va' || scope === 'el2-asid';
-      if (named && (!byAsid || ASID === tag.ASID)) return `${name} on ${queue} has not been completed by a CMD_SYNC`;
+  /** An invalidation of a tag that has not completed, as the rule that counts on it breaks. */
+  pendingTag(tag: Tag): Blame | null {
+    for (const [queue, { what, consumed }] of this.queues.all()) {
+      if (what.kind !== 'tlbi' || !concernsTag(what.flush, tag)) continue;
+      const other = this.queues.syncedElsewhere(queue, consumed);
+      const { name } = what.flush;
+      return other === ''
+        ? { rule: 'TLB-11', why: `${name} on ${queue} has not been completed by a CMD_SYNC` }
+        : { rule: 'CMDQV-14', why: `${name} was sent on ${queue}, and the CMD_SYNC that completed was on ${other}` };
     }
-    return '';
+    return null;
+  }
+
+  /** A translation was taken away under a tag that a stream uses. */
+  removed(sid: number, ssid: number, tag: Tag, removal: Removal, first: number, end: number, out: number): void {
+    const all = tag.stage === 2 && this.vmids.dirtyVa(tag.VMID);
+    this.atcs.removed(sid, ssid, tag, all, { first, end, out, unit: removal.unit, born: removal.born });
   }
 
   /** Whether S12_VMALL of a VMID was consumed here at all. */
@@ -136,12 +210,38 @@ export class SmmuState {
       case 'register-write':
         this.#context.history.register(this.name, act.offset, act.hi, act.lo);
         this.boot.written(act.offset, act.lo, act.ignored);
+        if (act.offset === CMDQ_PROD.offset && !this.smmu.commandQueue.ring.consistent)
+          this.#context.report('DET-8', `${this.name}: CMDQ_PROD was moved so that it does not fit CMDQ_CONS`, {
+            smmu: this.name,
+          });
         break;
       case 'update':
         if (act.register === 'CR0') this.#cr0(act.before, act.after);
         break;
       case 'retried':
         this.#retried.add(act.StreamID);
+        break;
+      case 'stalled':
+        this.stalls.stalled(act.StreamID, act.STAG);
+        break;
+      case 'pri':
+        if (act.result === 'written') this.stalls.requested(act.words);
+        break;
+      case 'tlb-invalidated':
+        // A CPU's broadcast is complete with the CPU's own barrier.
+        if (act.invalidation.broadcast) this.#broadcast(act.invalidation);
+        break;
+      case 'vintf':
+        this.cmdqv?.vintf(act);
+        break;
+      case 'vcmdq':
+        this.cmdqv?.vcmdq(act);
+        break;
+      case 'cmdqv-write':
+        this.cmdqv?.written(act);
+        break;
+      case 'cmdqv-violation':
+        this.#context.report(act.rule, `${this.name}: ${act.what}`, { smmu: this.name });
         break;
       case 'translation':
         this.#transaction(act.transaction);
@@ -151,22 +251,48 @@ export class SmmuState {
 
   #cr0(before: number, after: number): void {
     this.boot.updated(before, after);
+    const uses = [...this.streams.all()].flatMap((stream) => stream.uses);
+    this.atcs.updated(before, after, SMMUEN, uses);
+    if (((before ^ after) & VMW_BITS) !== 0) this.vmids.judgeGroups(this.smmu.regs.VMW);
     if (((before ^ after) & SMMUEN) === 0) return;
     if ((after & SMMUEN) !== 0) this.streams.open();
-    else this.vmids.switchedOff();
+    else {
+      this.vmids.switchedOff();
+      this.stalls.switchedOff();
+    }
+  }
+
+  #broadcast(invalidation: TlbInvalidation): void {
+    const flush = flushOfBroadcast(invalidation);
+    if (flush === undefined) return;
+    this.#flushConsumed(flush);
+    this.#flushed(flush, this.#context.clock.now);
   }
 
   #command({ queue, words, error }: CommandAct): void {
     this.#context.history.command(this.name, queue, words, error);
+    if (error === CERROR.CERROR_ATC_INV_SYNC && opcodeOf(words) === CMD_SYNC.opcode) this.#atcTimeout(queue);
     if (error !== 0) return;
     if (opcodeOf(words) === CMD_SYNC.opcode) {
-      this.queues.sync(queue);
+      this.queues.sync(queue, this.#context.clock.now);
+      if (queue === OWN_QUEUE) this.cmdqv?.synced();
       return;
     }
     const what = maintenanceOf(words, this.smmu.caps, -1);
-    if (what === undefined) return;
+    if (what === undefined) {
+      this.stalls.consumed(words);
+      return;
+    }
     this.#consumed(what);
     this.queues.add(queue, what, this.#context.clock.now);
+  }
+
+  /** The CMD_ATC_INV that the CMD_SYNC waited for count as never sent. */
+  #atcTimeout(queue: string): void {
+    const sids = new Set<number>();
+    for (const [of, { what }] of this.queues.all()) if (of === queue && what.kind === 'atc') sids.add(what.sid);
+    this.atcs.timedOut(sids);
+    this.queues.drop(queue, ({ what }) => what.kind === 'atc');
   }
 
   #consumed(what: Maintenance): void {
@@ -174,14 +300,16 @@ export class SmmuState {
       this.streams.consumed(what);
       this.cds.steConsumed(this.#streamsOf(what.first, what.last));
     } else if (what.kind === 'cd') this.cds.consumed(what, this.streams.find(what.sid));
-    else if (what.kind === 'tlbi') {
-      const { flush } = what;
-      if (flush.scope === 's12-vmall') this.#vmalls.set(flush.VMID, this.#context.clock.now);
-      this.vmids.consumed(flush, this.smmu.regs.VMW);
-      this.asids.consumed(flush, this.smmu.regs.VMW);
-      this.#tables.consumed(this.name, flush);
-      if (flush.misaligned && !this.#ofGuest(flush)) this.#misaligned(flush);
-    }
+    else if (what.kind === 'atc') this.atcs.consumed(what);
+    else this.#flushConsumed(what.flush);
+  }
+
+  #flushConsumed(flush: Flush): void {
+    if (flush.scope === 's12-vmall') this.#vmalls.set(flush.VMID, this.#context.clock.now);
+    this.vmids.consumed(flush, this.smmu.regs.VMW);
+    this.asids.consumed(flush, this.smmu.regs.VMW);
+    this.#tables.consumed(this.name, flush);
+    if (flush.misaligned && !this.#ofGuest(flush)) this.#misaligned(flush);
   }
 
   /** A stage 1 invalidation under a VMID of nested streams comes from the VM. */
@@ -206,15 +334,22 @@ export class SmmuState {
       // CDs first: a stream that leaves its table takes them with it.
       this.cds.steCompleted(what, this.#streamsOf(what.first, what.last), consumed);
       this.streams.completed(what, consumed);
-      for (const stream of this.#streamsOf(what.first, what.last))
+      for (const stream of this.#streamsOf(what.first, what.last)) {
         for (const { VMID } of stream.uses) this.vmids.settled(VMID, consumed);
+        this.atcs.settled(stream);
+        this.cmdqv?.settled(stream.sid);
+      }
     } else if (what.kind === 'cd') this.cds.completed(what, this.streams.find(what.sid), consumed);
-    else if (what.kind === 'tlbi') {
-      this.boot.flushed(what.flush, consumed);
-      this.vmids.flushed(what.flush, this.smmu.regs.VMW, consumed);
-      this.asids.flushed(what.flush, this.smmu.regs.VMW, consumed);
-      this.#tables.flushed(this.name, what.flush, consumed);
-    }
+    else if (what.kind === 'atc') this.atcs.completed(what, consumed);
+    else this.#flushed(what.flush, consumed);
+  }
+
+  #flushed(flush: Flush, consumed: number): void {
+    const { VMW } = this.smmu.regs;
+    this.boot.flushed(flush, consumed);
+    this.vmids.flushed(flush, VMW, consumed);
+    this.asids.flushed(flush, VMW, consumed);
+    this.#tables.flushed(this.name, flush, consumed);
   }
 
   #streamsOf(first: number, last: number): Stream[] {
@@ -245,14 +380,65 @@ export class SmmuState {
   done(sid: number, what: string): void {
     const rule = what.startsWith('detach') ? 'DET-6' : 'CFG-1';
     const why = `"${what}" was reported done`;
+    if (what.startsWith('detach') && sid >= 0) this.stalls.leaves(sid, 'was detached', false);
+    this.#judgeBypass(sid);
     if (sid >= 0) this.relies(sid, -1, why, rule);
     else for (const open of this.streams.openSids()) this.relies(open, -1, why, rule);
   }
 
+  /** A stream was given to an owner, '' for the host. */
+  given(sid: number, owner: string): void {
+    this.#context.history.text(this.name, `StreamID ${hex(sid)} given to ${owner === '' ? 'the host' : owner}`, {
+      StreamID: sid,
+    });
+    this.stalls.leaves(sid, `was given to ${owner === '' ? 'the host' : owner}`, true);
+    this.atcs.given(sid, owner === '' ? 'the host' : owner);
+    this.cmdqv?.given(sid, owner === '' ? 'the host' : owner);
+    if (owner === '') this.#owners.delete(sid);
+    else this.#owners.set(sid, owner);
+  }
+
+  /** CFG-21: streams of somebody else are not in bypass. */
+  #judgeBypass(only: number): void {
+    for (const [sid, owner] of this.#owners) {
+      if (only >= 0 && sid !== only) continue;
+      const stream = this.streams.find(sid);
+      const open = !this.smmu.regs.SMMUEN && (this.smmu.regs.GBPA & GBPA_ABORT) === 0;
+      if (!open && (stream === undefined || !isBypass(stream.candidates.newest(STE.zero())))) continue;
+      this.#context.report(
+        'CFG-21',
+        `${this.name}: StreamID ${hex(sid)} belongs to ${owner} and ${open ? 'SMMUEN=0 lets everything pass' : 'its STE is bypass'}`,
+        { smmu: this.name, StreamID: sid },
+      );
+    }
+  }
+
   /** Memory was given back: units [first, end). */
   pageFreed(first: number, end: number): void {
+    this.cmdqv?.freed(first, end);
+    this.#queueFreed(first, end);
+    const pages = 2 ** (PAGE_LOG2 - 3);
+    this.atcs.freed(Math.floor(first / pages), Math.ceil(end / pages));
     this.streams.freed(first, end);
     this.cds.freed(first, end);
+  }
+
+  #queueFreed(first: number, end: number): void {
+    const { commandQueue, eventQueue, regs } = this.smmu;
+    for (const [ring, bit, name] of [
+      [commandQueue.ring, CR0.bit('CMDQEN'), 'Command queue'],
+      [eventQueue.ring, CR0.bit('EVENTQEN'), 'Event queue'],
+    ] as const) {
+      if (!regs.enabled(bit)) continue;
+      ring.locate(0);
+      const unit = unitOf(ring.paHi, ring.paLo);
+      const units = (ring.size * ring.entryBytes) / 8;
+      if (unit < end && unit + units > first)
+        this.#context.report('DET-8', `${this.name}: memory of the ${name} was given back while it is enabled`, {
+          smmu: this.name,
+          address: BigInt(unit) * 8n,
+        });
+    }
   }
 
   /** Why a queue holds a TLBI of this VMID that has not completed, or ''. */
@@ -264,13 +450,22 @@ export class SmmuState {
     const words: Words = new Uint32Array(4);
     for (let index = ring.cons; ring.consistent && index !== ring.prod; index = ring.next(index)) {
       ring.locate(index);
-      if (!this.#context.peek.words((ring.paHi >>> 0) * 2 ** 29 + (ring.paLo >>> 3), words)) break;
+      if (!this.#context.peek.words(unitOf(ring.paHi, ring.paLo), words)) break;
       const what = maintenanceOf(words, this.smmu.caps, -1);
       if (what?.kind === 'tlbi' && what.flush.VMID === vmid && isByVmid(what.flush.scope))
         return `${what.flush.name} of it has not been consumed from cmdq`;
     }
     return '';
   }
+}
+
+/** Whether an invalidation is about entries of a tag at all. */
+function concernsTag({ scope, VMID, ASID }: Flush, tag: Tag): boolean {
+  if (scope === 'nsnh-all') return tag.world === 'NS-EL1';
+  const stage1 = scope.startsWith('nh-') || scope.startsWith('el2');
+  if (scope !== 's12-vmall' && stage1 !== (tag.stage === 1)) return false;
+  const byAsid = scope === 'nh-va' || scope === 'nh-asid' || scope === 'el2-va' || scope === 'el2-asid';
+  return (scope.startsWith('el2') || VMID === Math.max(tag.VMID, 0)) && (!byAsid || ASID === tag.ASID);
 }
 
 const isByVmid = (scope: string): boolean =>

@@ -243,14 +243,13 @@ export class TagStale {
     return byAddress(stale, flush);
   }
 
-  /** Everything is gone: the tag was invalidated as a whole. */
-  clear(): void {
-    for (const stale of this.#entries) this.#gone(stale);
-    this.#entries = [];
+  /** Whether input pages [first, end) may still be held. */
+  holds(first: number, end: number): boolean {
+    return this.#entries.some((stale) => stale.first < end && stale.end > first);
   }
 
   /** Stale entries that lead to output pages [first, end), or through tables in it; taken out of the list. */
-  take(first: number, end: number, pending: (tag: Tag) => string): Outstanding[] {
+  take(first: number, end: number, pending: (tag: Tag) => Blame | null): Outstanding[] {
     const out: Outstanding[] = [];
     const kept: Stale[] = [];
     for (const stale of this.#entries) {
@@ -266,7 +265,7 @@ export class TagStale {
   }
 
   /** All stale leaves and permissions; taken out of the list. Tables wait for their page. */
-  takeAll(pending: (tag: Tag) => string): Outstanding[] {
+  takeAll(pending: (tag: Tag) => Blame | null): Outstanding[] {
     const out = this.#entries
       .filter(({ removal }) => removal.kind !== 'table')
       .map((stale) => this.#outstanding(stale, pending));
@@ -274,14 +273,14 @@ export class TagStale {
     return out;
   }
 
-  #outstanding(stale: Stale, pending: (tag: Tag) => string): Outstanding {
+  #outstanding(stale: Stale, pending: (tag: Tag) => Blame | null): Outstanding {
     const blame = this.#blame(stale, pending(this.tag));
     return { tag: this.tag, removal: stale.removal, first: stale.first, out: stale.out, blame };
   }
 
-  #blame(stale: Stale, pending: string): Blame {
+  #blame(stale: Stale, pending: Blame | null): Blame {
     const { removal } = stale;
-    if (pending !== '') return { rule: pending.startsWith('other') ? 'CMDQV-14' : 'TLB-11', why: pending };
+    if (pending !== null) return pending;
     if (stale.ipaStrict > 0)
       return stale.stage1Early
         ? { rule: 'TLB-6', why: 'the stage 1 invalidation was consumed before TLBI_S2_IPA had completed' }

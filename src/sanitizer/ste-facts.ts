@@ -207,3 +207,7 @@ export const configName = (words: Words): string =>
   slotValue(words, V) === 0
     ? 'V=0'
     : (STE.valueName('Config', BigInt(slotValue(words, CONFIG))) ?? `Config ${slotValue(words, CONFIG)}`);
+
+/** Whether an STE passes transactions untranslated. */
+export const isBypass = (words: Words): boolean =>
+  slotValue(words, V) !== 0 && slotValue(words, CONFIG) === CONFIGS.BYPASS;

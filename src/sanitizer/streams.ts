@@ -15,6 +15,8 @@ import type { VmidUser } from './vmids.ts';
 const STE_UNITS = STE.bytes / 8;
 const STE_LOG2 = Math.log2(STE.bytes);
 const V = STE.slot('V');
+const CONT_SLOT = STE.slot('CONT');
+const CONT_MASK = STE.mask(['CONT']);
 const SPAN = L1STD.slot('Span');
 const L2PTR = inPlace(L1STD, 'L2Ptr');
 
@@ -36,6 +38,8 @@ export class Stream implements VmidUser {
   /** Last change that was looked at for torn images, and for reliance. */
   judged = -1;
   relied = -1;
+  /** Last change after which its CONT block was looked at. */
+  block = -1;
 
   constructor(sid: number, unit: number, words: Words) {
     this.sid = sid;
@@ -92,6 +96,8 @@ export class Streams implements Sink {
   readonly #open = new Set<Stream>();
   readonly #regions = new Map<number, SteRegion>();
   readonly #abandoned = new Map<number, Abandoned>();
+  /** When a CFGI_STE of a stream was consumed last. */
+  readonly #cfgis = new Map<number, number>();
   readonly #scratch = STE.zero();
   readonly #record: RecordFacts;
   #l1 = -1;
@@ -210,6 +216,9 @@ export class Streams implements Sink {
       this.#scratch[2 * qword + 1] = oldHi;
       stream = this.#add(sid, unit, this.#scratch);
     }
+    const issued = this.#context.issued(unit + qword);
+    if (issued !== undefined && (this.#cfgis.get(sid) ?? -1) > issued)
+      this.#report('CFG-9', stream, 'was stored before a CMD_CFGI_STE of it was consumed, and became visible after it');
     stream.candidates.store(qword, hi, lo, this.#context.clock.now);
     this.#open.add(stream);
     this.#recompute(stream, this.#context.clock.now);
@@ -240,6 +249,7 @@ export class Streams implements Sink {
   /** A CFGI was consumed: what it invalidates is judged as one update. */
   consumed(cfgi: CfgiSte): void {
     for (const stream of this.#inRange(cfgi)) this.judge(stream);
+    if (cfgi.first === cfgi.last) this.#cfgis.set(cfgi.first, this.#context.clock.now);
     if (!cfgi.leaf) return;
     for (const abandoned of this.#abandoned.values()) if (overlaps(cfgi, abandoned.region)) abandoned.leafOnly = true;
   }
@@ -307,12 +317,30 @@ export class Streams implements Sink {
   relies(sid: number, why: string, rule = 'CFG-1'): void {
     const stream = this.#streams.get(sid);
     this.#judgeAbandoned(sid, why);
+    if (stream !== undefined) this.#judgeBlock(stream, why);
     if (stream === undefined || !this.#open.has(stream)) return;
     this.judge(stream);
     if (stream.relied === stream.candidates.changed) return;
     if (!unsettled(stream.candidates, 0, this.#record, STE.bytes)) return;
     stream.relied = stream.candidates.changed;
     this.#report(rule, stream, `was changed and no CMD_CFGI_STE of it has completed when ${why}`);
+  }
+
+  /** CFG-17: the STEs of a CONT block are equal but for CONT. */
+  #judgeBlock(stream: Stream, why: string): void {
+    const ste = stream.candidates.newest(STE.zero());
+    const CONT = slotValue(ste, CONT_SLOT);
+    if (CONT === 0 || slotValue(ste, V) === 0 || stream.block === stream.candidates.changed) return;
+    stream.block = stream.candidates.changed;
+    const first = stream.sid - (stream.sid % 2 ** CONT);
+    const other = STE.zero();
+    for (let sid = first; sid < first + 2 ** CONT; sid++) {
+      const unit = stream.unit + (sid - stream.sid) * STE_UNITS;
+      if (sid === stream.sid || !this.#context.peek.words(unit, other)) continue;
+      if (other.every((word, i) => ((word ^ (ste[i] ?? 0)) & ~(CONT_MASK[i] ?? 0)) === 0)) continue;
+      this.#report('CFG-17', stream, `has CONT=${CONT} and differs from STE ${hex(sid)} of its block when ${why}`);
+      return;
+    }
   }
 
   /** Open streams, for a reliance on all. */

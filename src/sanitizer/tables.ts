@@ -4,7 +4,7 @@ import { hex } from './context.ts';
 import type { Flush } from './flush.ts';
 import type { Sink } from './pages.ts';
 import { Entry, entriesAt, entryPages, PAGE_LOG2, reduced, type Shape, typeBits } from './shape.ts';
-import { type Outstanding, type Removal, showTag, type Tag, TagStale } from './stale.ts';
+import { type Blame, type Outstanding, type Removal, showTag, type Tag, TagStale } from './stale.ts';
 import { pageOf } from './units.ts';
 
 /** Table pages followed at most; more are not looked into. */
@@ -22,10 +22,21 @@ export interface TablesView {
   combined(tag: Tag): boolean;
   /** The tag's entries may exist although no stream uses it any more. */
   dirty(tag: Tag): boolean;
-  /** Why an invalidation of a tag is under way and not complete, or ''. */
-  pending(tag: Tag): string;
+  /** An invalidation of a tag that is under way and not complete, as the rule that counts on it breaks. */
+  pending(tag: Tag): Blame | null;
+  /** A translation was taken away under a tag that a stream uses: its endpoint may hold it. */
+  removed(walker: Walker, tag: Tag, removal: Removal, first: number, end: number, out: number): void;
   /** A global leaf is reachable under a tag. */
   global(tag: Tag): void;
+}
+
+/** Who walks a table: a stream's stage 2, or one of its CDs. */
+export interface Walker {
+  readonly key: string;
+  readonly smmu: string;
+  readonly sid: number;
+  /** SubstreamID of the CD; -1: none, or transactions without one. */
+  readonly ssid: number;
 }
 
 const keyOf = ({ smmu, stage, world, VMID, ASID }: Tag): string => `${smmu} ${stage} ${world} ${VMID} ${ASID}`;
@@ -59,7 +70,7 @@ class Table implements Sink {
 class Root {
   readonly shape: Shape;
   /** Tags under which it is used, with the users of each. One without users may still have entries. */
-  readonly tags = new Map<string, { readonly tag: Tag; readonly users: Set<string> }>();
+  readonly tags = new Map<string, { readonly tag: Tag; readonly users: Map<string, Walker> }>();
   table: Table | null = null;
 
   constructor(shape: Shape) {
@@ -87,25 +98,25 @@ export class Tables {
   }
 
   /** A stream or CD (`user`) walks these tables under these tags from now on, and no others. */
-  use(user: string, uses: readonly { readonly shape: Shape; readonly tag: Tag }[]): void {
-    const before = this.#users.get(user) ?? [];
-    if (uses.length > 0) this.#users.set(user, [...uses]);
-    else this.#users.delete(user);
+  use(user: Walker, uses: readonly { readonly shape: Shape; readonly tag: Tag }[]): void {
+    const before = this.#users.get(user.key) ?? [];
+    if (uses.length > 0) this.#users.set(user.key, [...uses]);
+    else this.#users.delete(user.key);
     for (const { shape, tag } of uses) this.#join(shape, tag, user);
     for (const { shape, tag } of before)
       if (!uses.some((one) => one.shape.key === shape.key && keyOf(one.tag) === keyOf(tag)))
         this.#leave(shape, tag, user);
   }
 
-  #join(shape: Shape, tag: Tag, user: string): void {
+  #join(shape: Shape, tag: Tag, user: Walker): void {
     let root = this.#roots.get(shape.key);
     if (root === undefined) {
       root = new Root(shape);
       this.#roots.set(shape.key, root);
     }
     const known = root.tags.get(keyOf(tag));
-    if (known === undefined) root.tags.set(keyOf(tag), { tag, users: new Set([user]) });
-    else known.users.add(user);
+    if (known === undefined) root.tags.set(keyOf(tag), { tag, users: new Map([[user.key, user]]) });
+    else known.users.set(user.key, user);
     root.table ??= this.#follow(root, shape.root, shape.startLevel, shape.base);
     if (shape.uncachedUpdates && known === undefined)
       this.#context.report(
@@ -115,11 +126,11 @@ export class Tables {
       );
   }
 
-  #leave(shape: Shape, tag: Tag, user: string): void {
+  #leave(shape: Shape, tag: Tag, user: Walker): void {
     const root = this.#roots.get(shape.key);
     const known = root?.tags.get(keyOf(tag));
     if (root === undefined || known === undefined) return;
-    known.users.delete(user);
+    known.users.delete(user.key);
     if (known.users.size === 0 && !this.#view.dirty(tag)) this.#forget(root, tag);
   }
 
@@ -299,7 +310,9 @@ export class Tables {
   }
 
   #spread(root: Root, removal: Removal, first: number, pages: number, entry: number, out: number): void {
-    for (const [key, { tag }] of root.tags) {
+    for (const [key, { tag, users }] of root.tags) {
+      if (removal.kind === 'leaf')
+        for (const walker of users.values()) this.#view.removed(walker, tag, removal, first, first + pages, out);
       let stale = this.#stale.get(key);
       if (stale === undefined) {
         stale = new TagStale(this.#context, tag, () => this.#view.combined(tag));
@@ -326,11 +339,16 @@ export class Tables {
     if (flush.scope !== 's2-ipa' && flush.scope !== 'nh-va' && flush.scope !== 'el2-va') this.clean();
   }
 
+  /** Whether the TLB may still hold what was taken away under a tag for input pages [first, end). */
+  holds(tag: Tag, first: number, end: number): boolean {
+    return this.#stale.get(keyOf(tag))?.holds(first, end) ?? false;
+  }
+
   /** Memory was given back: 64-bit units [first, end). */
   freed(first: number, end: number): void {
     const from = pageOf(first);
     const to = pageOf(end - 1) + 1;
-    const pending = (tag: Tag): string => this.#view.pending(tag);
+    const pending = (tag: Tag): Blame | null => this.#view.pending(tag);
     for (const stale of this.#stale.values())
       for (const outstanding of stale.take(from, to, pending)) this.#reportStale(outstanding, 'was given back');
     for (let page = from; page < to; page++)
@@ -361,7 +379,7 @@ export class Tables {
 
   /** An unmap was reported done: nothing that was taken away may be left. */
   unmapped(what: string): void {
-    const pending = (tag: Tag): string => this.#view.pending(tag);
+    const pending = (tag: Tag): Blame | null => this.#view.pending(tag);
     for (const stale of this.#stale.values()) {
       const [outstanding] = stale.takeAll(pending);
       if (outstanding !== undefined) this.#reportStale(outstanding, `was unmapped ("${what}" reported done)`);
@@ -385,18 +403,6 @@ export class Tables {
     const [held] = root.tags.values();
     if (held === undefined) return;
     this.#context.report(rule, `${showTag(held.tag)}: ${what}`, subjectOf(held.tag, unit), [[unit, unit + 1]]);
-  }
-
-  /** Whether a granule is that of a table used under a tag; undefined: no table is. */
-  granuleUnder(matches: (tag: Tag) => boolean, granule: number): boolean | undefined {
-    let known: boolean | undefined;
-    for (const root of this.#roots.values())
-      for (const { tag } of root.tags.values())
-        if (matches(tag)) {
-          if (root.shape.granule === granule) return true;
-          known = false;
-        }
-    return known;
   }
 }
 

@@ -52,6 +52,8 @@ class Vmid {
 
 /** What the free of a VMID is checked against beside its own state. */
 export interface Outside {
+  /** CR0.VMW. */
+  readonly VMW: number;
   /** Why some queue still holds a command that names it, or ''. */
   pending(vmid: number): string;
   /** Name of an enabled VINTF that carries it, or ''. */
@@ -267,6 +269,25 @@ export class Vmids {
     return [...this.#live].filter((v) => reachesVmid(flush, v, VMW));
   }
 
+  /** CR0.VMW changed: VMIDs of different owners must not fall into one group (VMID-11). */
+  judgeGroups(VMW: number): void {
+    if (VMW === 0) return;
+    const groups = new Map<number, [number, Vmid]>();
+    for (const [v, vmid] of this.#vmids) {
+      if (vmid.owner === null) continue;
+      const other = groups.get(v >>> VMW);
+      groups.set(v >>> VMW, [v, vmid]);
+      if (other !== undefined && other[1].owner !== vmid.owner)
+        this.#report(
+          'VMID-11',
+          v,
+          vmid,
+          `CR0.VMW=${VMW} puts VMID ${other[0]} of ${other[1].owner} and VMID ${v} of ${vmid.owner} into one group`,
+          [],
+        );
+    }
+  }
+
   /** SMMUEN went to 0: nothing is flushed by that (3.11). */
   switchedOff(): void {
     for (const v of this.#live) this.#get(v).switchedOff = true;
@@ -297,6 +318,7 @@ export class Vmids {
       this.#report('VMID-5', v, vmid, `VMID ${v} belongs to ${vmid.owner} and was given to ${owner} as well`, []);
     else if (vmid.owner === null) this.#fresh(v, vmid, owner);
     vmid.owner = owner;
+    this.judgeGroups(this.#outside.VMW);
   }
 
   #fresh(v: number, vmid: Vmid, owner: string): void {

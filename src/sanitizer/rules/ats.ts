@@ -30,15 +30,13 @@ export const ATS_RULES: readonly RuleInfo[] = [
     section: '3.9.2',
     broken: 'The endpoint turned ATS on before an STE with EATS set had been made visible by CFGI and CMD_SYNC.',
     observed: "the endpoint's ATS enable, EATS of candidate images. An aborting STE with ATS on is not reported",
-    needs: ['ats'],
   },
   {
     id: 'ATS-4',
     severity: 'H',
     section: '3.9.2',
     broken: 'EATS went to 0, or the STE to bypass, while the endpoint has ATS on.',
-    observed: "the endpoint's ATS enable, EATS of STEs in memory",
-    needs: ['ats'],
+    observed: "the endpoint's ATS enable, EATS of STEs once their CFGI has completed",
     undecidable: 'Linux sends CMD_ATC_INV after the STE, the specification before; both are accepted.',
   },
   {
@@ -99,16 +97,16 @@ export const ATS_RULES: readonly RuleInfo[] = [
     severity: 'H',
     section: '3.9.1.4',
     broken: 'A device was reset, removed or given to somebody else while its cache may hold translations.',
-    observed: ATC,
-    needs: ['ats'],
+    observed: `${ATC}, when the stream is announced as given to another owner`,
+    needs: ['stream'],
   },
   {
     id: 'ATS-13',
     severity: 'F',
     section: '8.1, 4.5.2',
-    broken: 'A page request group was left unanswered at detach, or answered after the stream had a new owner.',
-    observed: 'PRI records, CMD_PRI_RESP, detach announced as done',
-    needs: ['operation'],
+    broken: 'A page request group was unanswered when the stream got another owner.',
+    observed: 'PRI records, CMD_PRI_RESP, streams announced as given to another owner',
+    needs: ['stream'],
   },
   {
     id: 'ATS-14',
@@ -127,7 +125,8 @@ export const DET_RULES: readonly RuleInfo[] = [
     severity: 'H',
     section: '3.12.2.2, 3.12.3, 4.3.8',
     broken: 'A stream was detached or got a new owner with stalled transactions outstanding.',
-    observed: 'stalled transactions by stream, until CMD_RESUME or CMD_STALL_TERM is consumed',
+    observed:
+      'stalled transactions by stream, until CMD_RESUME or CMD_STALL_TERM is consumed; a detach of the stream announced as done, or the stream announced as given to another owner',
     needs: ['operation'],
   },
   {
@@ -199,7 +198,8 @@ export const DET_RULES: readonly RuleInfo[] = [
     severity: 'H',
     section: 'Linux arm_smmu_validate_vste',
     broken: "Bits of a VM's STE that it must not choose reach the hardware.",
-    observed: 'STRW, MTCFG and EATS=SPLIT of nested STEs, which the host never sets',
-    undecidable: 'Stage 2 fields of a nested STE that differ from those of others with the VMID are CFG-10.',
+    observed: 'STRW and MTCFG of nested STEs',
+    undecidable:
+      'EATS=SPLIT may be the choice of the host. Stage 2 fields of a nested STE that differ from those of others with the VMID are CFG-10.',
   },
 ];

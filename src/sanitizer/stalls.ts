@@ -1,0 +1,91 @@
+/** Stalled transactions and page requests of streams (rules DET-1, DET-3, ATS-13). */
+import {
+  CMD_PRI_RESP,
+  CMD_RESUME,
+  CMD_STALL_TERM,
+  opcodeOf,
+  PRI_ENTRY,
+  slotValue,
+  type Words,
+} from '../../spec/index.ts';
+import { type Context, hex } from './context.ts';
+
+const SID = CMD_RESUME.slot('StreamID');
+const STAG = CMD_RESUME.slot('STAG');
+const PRG = CMD_PRI_RESP.slot('PRGIndex');
+
+/** See the module comment. */
+export class Stalled {
+  readonly #context: Context;
+  readonly #smmu: string;
+  /** STAGs by stream, until a command that answers them is consumed. */
+  readonly #stags = new Map<number, Set<number>>();
+  /** Page request groups by stream, from the last request to the response. */
+  readonly #groups = new Map<number, Set<number>>();
+
+  constructor(context: Context, smmu: string) {
+    this.#context = context;
+    this.#smmu = smmu;
+  }
+
+  /** A transaction stalls; without a STAG (-1) hardware retries it by itself. */
+  stalled(sid: number, stag: number): void {
+    if (stag < 0) return;
+    this.#context.history.text(this.#smmu, `a transaction of StreamID ${hex(sid)} stalls, STAG ${stag}`, {
+      StreamID: sid,
+    });
+    const known = this.#stags.get(sid);
+    if (known === undefined) this.#stags.set(sid, new Set([stag]));
+    else known.add(stag);
+  }
+
+  /** SMMUEN went to 0: hardware ends all stalled transactions. */
+  switchedOff(): void {
+    this.#stags.clear();
+  }
+
+  /** A PRI record was written. */
+  requested(words: Words): void {
+    if (PRI_ENTRY.num(words, 'Last') === 0) return;
+    const sid = PRI_ENTRY.num(words, 'StreamID');
+    const known = this.#groups.get(sid) ?? new Set();
+    known.add(PRI_ENTRY.num(words, 'PRGIndex'));
+    this.#groups.set(sid, known);
+  }
+
+  /** A command was consumed. */
+  consumed(words: Words): void {
+    const sid = slotValue(words, SID);
+    const opcode = opcodeOf(words);
+    if (opcode === CMD_STALL_TERM.opcode) this.#stags.delete(sid);
+    else if (opcode === CMD_PRI_RESP.opcode) this.#groups.get(sid)?.delete(slotValue(words, PRG));
+    else if (opcode === CMD_RESUME.opcode && this.#stags.get(sid)?.delete(slotValue(words, STAG)) !== true)
+      this.#report(
+        'DET-3',
+        sid,
+        `CMD_RESUME names STAG ${slotValue(words, STAG)}, which no stalled transaction of StreamID ${hex(sid)} has`,
+      );
+  }
+
+  /** A stream is detached, or gets another owner: nothing of the old one may be left. */
+  leaves(sid: number, how: string, given: boolean): void {
+    const stags = this.#stags.get(sid);
+    if (stags !== undefined && stags.size > 0)
+      this.#report(
+        'DET-1',
+        sid,
+        `StreamID ${hex(sid)} ${how} with ${stags.size} stalled transactions (STAG ${[...stags].join(', ')})`,
+      );
+    const groups = this.#groups.get(sid);
+    if (given && groups !== undefined && groups.size > 0)
+      this.#report(
+        'ATS-13',
+        sid,
+        `StreamID ${hex(sid)} ${how} with page request groups ${[...groups].join(', ')} unanswered`,
+      );
+  }
+
+  #report(rule: string, sid: number, what: string): void {
+    this.#context.report(rule, `${this.#smmu}: ${what}`, { smmu: this.#smmu, StreamID: sid });
+  }
+}
