@@ -114,6 +114,26 @@ function partsOf(field: Field): Part[] {
   return parts;
 }
 
+const putPart = (words: Words, { word, shift, mask }: Slot, value: number): void => {
+  words[word] = (((words[word] ?? 0) & ~(mask << shift)) | (value << shift)) >>> 0;
+};
+
+/** What a layout works out about a field once. */
+interface Place {
+  readonly field: Field;
+  readonly parts: readonly Part[];
+  /** The only part, if there is one. */
+  readonly only: Part | undefined;
+  /** Number of bits. */
+  readonly width: number;
+}
+
+function placeOf(field: Field): Place {
+  const parts = partsOf(field);
+  const width = rangesOf(field).reduce((sum, [hi, lo]) => sum + hi - lo + 1, 0);
+  return { field, parts, only: parts.length === 1 ? parts[0] : undefined, width };
+}
+
 /** A record as a table of fields. Made by {@link layout} or {@link register}. */
 export class Layout<F extends Fields = Fields> {
   readonly name: string;
@@ -121,7 +141,7 @@ export class Layout<F extends Fields = Fields> {
   readonly section: string;
   readonly text: string;
   readonly fields: F;
-  readonly #parts = new Map<string, readonly Part[]>();
+  readonly #places = new Map<string, Place>();
 
   constructor(name: string, info: LayoutInfo, fields: F) {
     this.name = name;
@@ -146,31 +166,34 @@ export class Layout<F extends Fields = Fields> {
 
   /** The pieces of a field, least significant first. @throws LayoutError for an unknown name. */
   parts(name: keyof F & string): readonly Part[] {
-    let parts = this.#parts.get(name);
-    if (parts === undefined) {
-      parts = partsOf(this.field(name));
-      this.#parts.set(name, parts);
+    return this.#place(name).parts;
+  }
+
+  #place(name: keyof F & string): Place {
+    let place = this.#places.get(name);
+    if (place === undefined) {
+      if (!Object.hasOwn(this.fields, name)) throw new LayoutError(`${this.name} has no field ${name}`);
+      place = placeOf(this.fields[name] as Field);
+      this.#places.set(name, place);
     }
-    return parts;
+    return place;
   }
 
   /** The table entry of a field. @throws LayoutError for an unknown name. */
   field(name: keyof F & string): Field {
-    if (!Object.hasOwn(this.fields, name)) throw new LayoutError(`${this.name} has no field ${name}`);
-    return this.fields[name] as Field;
+    return this.#place(name).field;
   }
 
   /** A field's only slot. @throws LayoutError if the field does not lie inside one 32-bit word. */
   slot(name: keyof F & string): Slot {
-    const [part, more] = this.parts(name);
-    if (part === undefined || more !== undefined)
-      throw new LayoutError(`${this.name}.${name} does not lie inside one 32-bit word`);
-    return part;
+    const { only } = this.#place(name);
+    if (only === undefined) throw new LayoutError(`${this.name}.${name} does not lie inside one 32-bit word`);
+    return only;
   }
 
   /** Number of bits of a field. */
   width(name: keyof F & string): number {
-    return rangesOf(this.field(name)).reduce((sum, [hi, lo]) => sum + hi - lo + 1, 0);
+    return this.#place(name).width;
   }
 
   /** Bits as the specification prints them: "143:128", "0:0", parts joined by a comma, most significant first. */
@@ -190,8 +213,10 @@ export class Layout<F extends Fields = Fields> {
 
   /** A field's value as a number. @throws LayoutError for a field wider than 53 bits. */
   num(words: Words, name: keyof F & string): number {
+    const { only, parts } = this.#place(name);
+    if (only !== undefined) return slotValue(words, only);
     let value = 0;
-    for (const { word, shift, mask, at } of this.parts(name)) {
+    for (const { word, shift, mask, at } of parts) {
       if (at > 31 && mask > 0x1fffff) throw new LayoutError(`${this.name}.${name} is too wide for a number`);
       value += ((((words[word] ?? 0) >>> shift) & mask) >>> 0) * 2 ** at;
     }
@@ -205,21 +230,30 @@ export class Layout<F extends Fields = Fields> {
 
   /** Writes a field in place. @throws LayoutError if the value does not fit, or names no encoding. */
   set(words: Words, name: keyof F & string, value: bigint | number | string): void {
-    const wide = this.#value(name, value);
-    for (const { word, shift, mask, at } of this.parts(name)) {
-      const piece = Number((wide >> BigInt(at)) & BigInt(mask));
-      words[word] = (((words[word] ?? 0) & ~(mask << shift)) | (piece << shift)) >>> 0;
+    const { field, only, parts, width } = this.#place(name);
+    const named = typeof value === 'string' ? field.values?.[value] : value;
+    // Most fields are numbers inside one word: no bigint is made for them.
+    if (
+      only !== undefined &&
+      typeof named === 'number' &&
+      Number.isInteger(named) &&
+      named >= 0 &&
+      named <= only.mask
+    ) {
+      putPart(words, only, named);
+      return;
     }
+    const wide = this.#wide(name, value, named, width);
+    for (const part of parts) putPart(words, part, Number((wide >> BigInt(part.at)) & BigInt(part.mask)));
   }
 
-  #value(name: keyof F & string, value: bigint | number | string): bigint {
-    const named = typeof value === 'string' ? this.field(name).values?.[value] : value;
+  #wide(name: string, value: bigint | number | string, named: bigint | number | undefined, width: number): bigint {
     if (named === undefined) throw new LayoutError(`${this.name}.${name} has no encoding called ${value}`);
     if (typeof named === 'number' && !Number.isSafeInteger(named))
       throw new LayoutError(`${this.name}.${name}: ${named} is not an integer`);
     const wide = BigInt(named);
-    if (wide < 0n || wide >> BigInt(this.width(name)) !== 0n)
-      throw new LayoutError(`${this.name}.${name} has ${this.width(name)} bits; ${wide} does not fit`);
+    if (wide < 0n || wide >> BigInt(width) !== 0n)
+      throw new LayoutError(`${this.name}.${name} has ${width} bits; ${wide} does not fit`);
     return wide;
   }
 
