@@ -14,10 +14,12 @@ import {
   CMDQV_VINTF_ERR_MAP,
   COMMAND_BYTES,
   opcodeOf,
+  type Register,
   VCMDQ_CONS,
   VCMDQ_GERROR,
   VCMDQ_GERRORN,
   VCMDQ_PROD,
+  VCMDQ_STATUS,
   VINTF_LVCMDQ_ERR_MAP,
   VINTF_STATUS,
   type Words,
@@ -78,8 +80,8 @@ export class Tegra241Cmdqv implements SmmuImpl {
   readonly viommuType = VIOMMU_TYPE.TEGRA241_CMDQV;
   /** The kernel's own VINTF; null before its structures exist. */
   vintf0: Vintf | null = null;
-  /** VINTFs that did not disable: hardware may still use their VMIDs. */
-  readonly #stuck = new Map<number, Settling>();
+  /** VINTFs and VCMDQs that did not disable, by the address of their STATUS. */
+  readonly #stuck = new Map<Pa, Settling>();
   readonly #kernel: Kernel;
   readonly #options: Tegra241Options;
 
@@ -98,17 +100,26 @@ export class Tegra241Cmdqv implements SmmuImpl {
     return [...own, ...this.#stuck.values()];
   }
 
-  /** A VINTF did not disable: it counts until STATUS says otherwise. */
-  stuck(index: number): void {
-    const at = this.regs.vintf(index, VINTF_STATUS);
-    const disabled = (): boolean => {
-      const off = VINTF_STATUS.of(this.regs.read32(VINTF_STATUS, at), 'ENABLED') === 0;
-      if (off) this.#stuck.delete(index);
+  /** A VINTF did not disable: hardware may still use its VMID. */
+  stuckVintf(index: number): void {
+    this.#doubt(VINTF_STATUS, VINTF_STATUS.bit('ENABLED'), this.regs.vintf(index, VINTF_STATUS));
+  }
+
+  /** A VCMDQ did not stop: hardware may still fetch from its memory. Asked in the global window: it is unmapped by now. */
+  stuckQueue(q: number): void {
+    this.#doubt(VCMDQ_STATUS, VCMDQ_STATUS.bit('ENABLED'), this.regs.vcmdq(q, VCMDQ_STATUS));
+  }
+
+  /** Counts as under way until STATUS says otherwise. */
+  #doubt(status: Register, enabled: number, at: Pa): void {
+    const settled = (): boolean => {
+      const off = (this.regs.read32(status, at) & enabled) === 0;
+      if (off) this.#stuck.delete(at);
       return off;
     };
-    this.#stuck.set(index, {
+    this.#stuck.set(at, {
       get quiet() {
-        return disabled();
+        return settled();
       },
     });
   }

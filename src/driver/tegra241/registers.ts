@@ -2,6 +2,7 @@
 import {
   CMDQV_CONFIG,
   CMDQV_STATUS,
+  CMDQV_VCMDQ_PAGE0,
   type Register,
   VCMDQ_CONFIG,
   VCMDQ_STATUS,
@@ -52,6 +53,11 @@ export class CmdqvRegisters {
   lvcmdq(v: number, l: number, register: Register): Pa {
     const page = register.page === VCMDQ_CONFIG.page ? vintfPage0(v) : vintfPage1(v);
     return this.base + BigInt(page + l * VCMDQ_STRIDE + register.offset);
+  }
+
+  /** Address of a page 0 register of VCMDQ q, in the global window. */
+  vcmdq(q: number, register: Register): Pa {
+    return this.base + BigInt(CMDQV_VCMDQ_PAGE0 + q * VCMDQ_STRIDE + register.offset);
   }
 
   read32(register: Register, at: Pa): number {

@@ -123,7 +123,7 @@ function switchOn(cmdqv: Tegra241Cmdqv, vintf: Vintf): void {
 
 /** A VINTF that does not disable keeps its index and its VMID: hardware may still use them. */
 function switchOff(cmdqv: Tegra241Cmdqv, vintf: Vintf): void {
-  if (!vintf.smmu.parts.vintf.hwDeinit(vintf)) cmdqv.stuck(vintf.index);
+  if (!vintf.smmu.parts.vintf.hwDeinit(vintf)) cmdqv.stuckVintf(vintf.index);
 }
 
 function freeVintf(cmdqv: Tegra241Cmdqv, { smmu }: Vsmmu, index: number): void {
@@ -207,7 +207,7 @@ function initHwQueue(cmdqv: Tegra241Cmdqv, user: UserVintf, queue: IommufdHwQueu
     parts.vintf.mapQueue(vcmdq);
     parts.vintf.queueInitUser(vcmdq);
     queue.priv = vcmdq;
-    queue.destroy = () => destroyHwQueue(user, vcmdq, queue, lower);
+    queue.destroy = () => destroyHwQueue(cmdqv, user, vcmdq, queue, lower);
   });
 }
 
@@ -225,6 +225,7 @@ function checkMemory(vintf: Vintf, length: bigint, pa: Pa): void {
 
 /** Highest queue first: the core sees to that, because each holds the one below (`tegra241_vintf_destroy_lvcmdq_user`). */
 function destroyHwQueue(
+  cmdqv: Tegra241Cmdqv,
   { vintf, viommu, hwQueues }: UserVintf,
   vcmdq: Vcmdq,
   queue: IommufdHwQueue,
@@ -232,8 +233,9 @@ function destroyHwQueue(
 ): void {
   const { kernel, parts } = vintf.smmu;
   kernel.withLock(vintf.queuesLock, () => {
-    parts.vintf.queueDeinit(vcmdq);
+    const stopped = parts.vintf.queueDeinit(vcmdq);
     parts.vintf.unmapQueue(vcmdq);
+    if (!stopped) cmdqv.stuckQueue(vcmdq.q);
     vintf.queues[vcmdq.lvcmdq] = null;
     hwQueues.delete(vcmdq.lvcmdq);
     if (lower !== undefined) viommu.callbacks.hwQueueUndepend(queue, lower);

@@ -201,6 +201,25 @@ describe('life of a user VINTF [tegra241-cmdqv 8]', () => {
     expect(lab.driver.smmu('smmu0').vmids.taken).toEqual([2]);
   });
 
+  test('a VCMDQ that does not stop: what its VM gives up waits until STATUS says so', () => {
+    const { lab, vm } = vmOn({ cmdqv: { param: SMALL_PARAM, options: { unmapRunning: 'keep-running' } } });
+    const { id } = vm.viommu();
+    const queue = vm.queue(id, 0, vm.pages(1), 4096n);
+    const real = lab.machine.cmdqv('smmu0').vcmdqs[2];
+    if (real === undefined) throw new Error('no VCMDQ 2');
+    lab.machine.bus.writel(CMDQV + 0x50008n, 1);
+    let stuck = true;
+    Object.defineProperty(real, 'wanted', { get: () => stuck, configurable: true });
+    vm.ctx.destroy({ id: queue });
+    expect(lab.impl.queues.filter(({ quiet }) => !quiet).length).toBe(1);
+    stuck = false;
+    lab.machine.cmdqv('smmu0').changed();
+    lab.machine.drain();
+    expect(lab.impl.queues.every(({ quiet }) => quiet)).toBe(true);
+    vm.ctx.destroy({ id });
+    expect(lab.driver.smmu('smmu0').vmids.taken).toEqual([]);
+  });
+
   test('the VMID is announced free only after the VINTF is disabled [12.1, CMDQV-1]', () => {
     const { lab, vm } = vmOn();
     const { id } = vm.viommu();
