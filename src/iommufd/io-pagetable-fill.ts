@@ -111,7 +111,7 @@ export function fillDomain(table: IoPageTable, domain: IommuDomain): void {
     for (const area of filled) {
       const { pages } = area;
       if (pages === null) continue;
-      if (table.domains.length === 0) dropStorage(area, pages);
+      if (table.domains.size === 0) dropStorage(area, pages);
       unfillPages(area, pages, domain, area.lastIndex);
     }
     throw error;
@@ -120,7 +120,7 @@ export function fillDomain(table: IoPageTable, domain: IommuDomain): void {
 
 /** Empties a domain that has left the table's list. Kernel: iopt_unfill_domain(). */
 export function unfillDomain(table: IoPageTable, domain: IommuDomain): void {
-  const [heir] = table.domains;
+  const heir = table.domains.first;
   for (const area of table.areas) {
     const { pages } = area;
     if (pages === null) continue;
@@ -136,13 +136,13 @@ export function unfillDomain(table: IoPageTable, domain: IommuDomain): void {
 
 /** Maps a new area into all domains, batch by batch. Kernel: iopt_area_fill_domains(). */
 export function fillDomains(table: IoPageTable, area: IoptArea, pages: IoptPages): void {
-  const [storage] = table.domains;
+  const storage = table.domains.first;
   if (storage === undefined) return;
   // Where each domain stands: everything below is mapped.
-  const done = table.domains.map(() => area.firstIndex);
+  const done = [...table.domains].map(() => area.firstIndex);
   try {
     for (const batch of pages.batches(area.firstIndex, area.lastIndex))
-      for (const [i, domain] of table.domains.entries()) {
+      for (const [i, domain] of [...table.domains].entries()) {
         mapBatch(table, domain, area, batch);
         done[i] = batch.start + batch.count;
       }
@@ -158,9 +158,9 @@ export function fillDomains(table: IoPageTable, area: IoptArea, pages: IoptPages
 function undoFill(table: IoPageTable, area: IoptArea, pages: IoptPages, done: readonly number[]): void {
   const all = Math.min(...done);
   pages.unpinUnheld(Math.max(...done), area.lastIndex);
-  for (const [i, domain] of table.domains.entries()) {
+  for (const [i, domain] of [...table.domains].entries()) {
     const end = done[i] ?? area.firstIndex;
-    const last = i === table.domains.length - 1;
+    const last = i === table.domains.size - 1;
     if (last && all > area.firstIndex) unfillPages(area, pages, domain, all - 1);
     else if (!last && end > area.firstIndex) unmapRange(domain, area, area.firstIndex, end - 1);
   }

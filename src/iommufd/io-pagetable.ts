@@ -1,11 +1,13 @@
 /** IOVA space of an IOAS: areas, allowed and reserved ranges, automatic placement (iommufd's io_pagetable.c). */
 import type { Device, IommuDomain, MapProt } from '../driver/iommu/ops.ts';
 import type { Kernel, Lock } from '../driver/kernel.ts';
+import { DomainList } from './domain-list.ts';
 import { fail } from './errors.ts';
 import { DisjointIntervals, type Interval, spans } from './intervals.ts';
 import { fillDomain, fillDomains, unfillDomain, unfillDomains } from './io-pagetable-fill.ts';
 import type { IoptPages, StoredRange } from './pages.ts';
 import { PAGE_BYTES, PAGE_SIZE } from './process.ts';
+import { ReservedRanges } from './reserved.ts';
 
 /** ULONG_MAX: the last IOVA there can be. */
 export const IOVA_LAST = 0xffff_ffff_ffff_ffffn;
@@ -63,11 +65,6 @@ export class IoptArea implements Interval<bigint>, StoredRange {
   }
 }
 
-/** A range that cannot be mapped, and who says so: a domain's aperture or a device. */
-interface ReservedRange extends Interval<bigint> {
-  readonly owner: object;
-}
-
 /** Someone who pins pages of the IOAS or wants to hear of unmaps. */
 export interface TableAccess {
   readonly iovaAlignment: bigint;
@@ -82,7 +79,6 @@ export interface PagesPiece {
   readonly length: bigint;
 }
 
-const overlaps = (a: Interval<bigint>, start: bigint, last: bigint): boolean => a.start <= last && a.last >= start;
 const lowestBit = (n: bigint): bigint => n & -n;
 
 /** The next power of two at or above `n`. */
@@ -93,14 +89,14 @@ export class IoPageTable {
   readonly kernel: Kernel;
   readonly areas = new DisjointIntervals<bigint, IoptArea>();
   /** Domains kept in step; the first one stores the pins of new areas. */
-  readonly domains: IommuDomain[] = [];
+  readonly domains = new DomainList();
   readonly accesses = new Set<TableAccess>();
   iovaAlignment = 1n;
   disableLargePages = false;
   /** Most alignment that automatic placement keeps: the page or huge-page size. */
   readonly maxAutoAlignment: bigint;
   #allowed = new DisjointIntervals<bigint, Interval<bigint>>();
-  readonly #reserved: ReservedRange[] = [];
+  readonly #reserved = new ReservedRanges();
   readonly #iovaLock: Lock;
   readonly #domainsLock: Lock;
 
@@ -118,18 +114,14 @@ export class IoPageTable {
 
   /** What may be mapped: the complement of the reserved ranges. */
   usable(): Interval<bigint>[] {
-    return spans(this.#reserved, 0n, IOVA_LAST, 1n).filter((span) => !span.used);
-  }
-
-  #reservedIn(start: bigint, last: bigint): boolean {
-    return this.#reserved.some((range) => overlaps(range, start, last));
+    return spans(this.#reserved.ranges, 0n, IOVA_LAST, 1n).filter((span) => !span.used);
   }
 
   /** Kernel: iopt_set_allow_iova(). @throws KernelError EADDRINUSE; the old list is kept */
   setAllowed(allowed: DisjointIntervals<bigint, Interval<bigint>>): void {
     this.kernel.withLock(this.#iovaLock, () => {
       for (const range of allowed)
-        if (this.#reservedIn(range.start, range.last))
+        if (this.#reserved.meets(range.start, range.last))
           fail('EADDRINUSE', `allowed range ${hex(range)} meets a reserved one`);
       this.#allowed = allowed;
     });
@@ -142,18 +134,12 @@ export class IoPageTable {
     if (this.#allowed.first(start, last) !== undefined)
       fail('EADDRINUSE', `${hex({ start, last })} is reserved and meets an allowed range`);
     this.kernel.alloc('iommufd:reserved');
-    this.#reserved.push({ start, last, owner });
+    this.#reserved.add(start, last, owner);
   }
 
   /** Kernel: iopt_remove_reserved_iova(). */
   removeReserved(owner: object): void {
-    for (let i = this.#reserved.length - 1; i >= 0; i--)
-      if (this.#reserved[i]?.owner === owner) this.#reserved.splice(i, 1);
-  }
-
-  /** True if `owner` reserved anything here. */
-  hasReserved(owner: object): boolean {
-    return this.#reserved.some((range) => range.owner === owner);
+    this.#reserved.removeOwner(owner);
   }
 
   /** Kernel: iopt_table_enforce_dev_resv_regions(). @throws KernelError EADDRINUSE, ENOMEM */
@@ -195,7 +181,7 @@ export class IoPageTable {
   }
 
   #holes(start: bigint, last: bigint): Interval<bigint>[] {
-    const used = [...this.#reserved, ...this.areas.meeting(start, last)];
+    const used = [...this.#reserved.ranges, ...this.areas.meeting(start, last)];
     return spans(used, start, last, 1n).filter((span) => !span.used);
   }
 
@@ -205,7 +191,7 @@ export class IoPageTable {
       fail('EINVAL', `IOVA 0x${iova.toString(16)} is not aligned to 0x${this.iovaAlignment.toString(16)}`);
     const last = iova + length - 1n;
     if (last > IOVA_LAST) fail('EOVERFLOW', 'IOVA and length overflow');
-    if (this.#reservedIn(iova, last)) fail('EINVAL', `${hex({ start: iova, last })} meets a reserved range`);
+    if (this.#reserved.meets(iova, last)) fail('EINVAL', `${hex({ start: iova, last })} meets a reserved range`);
     if (this.areas.first(iova, last) !== undefined) fail('EEXIST', `${hex({ start: iova, last })} is mapped already`);
   }
 
@@ -356,7 +342,7 @@ export class IoPageTable {
   /** Kernel: iopt_calculate_iova_alignment(). @throws KernelError EADDRINUSE */
   #calculateAlignment(): void {
     let alignment = this.disableLargePages ? PAGE_SIZE : 1n;
-    for (const domain of this.domains) alignment = max(alignment, lowestBit(domain.pgsizeBitmap));
+    alignment = max(alignment, this.domains.alignment);
     for (const access of this.accesses) alignment = max(alignment, access.iovaAlignment);
     if (alignment > this.iovaAlignment) this.#checkAlignment(alignment);
     this.iovaAlignment = alignment;
@@ -367,7 +353,7 @@ export class IoPageTable {
    * @throws KernelError EINVAL, EADDRINUSE, EFAULT, ENOMEM; the domain is then empty
    */
   addDomain(domain: IommuDomain): void {
-    const alignment = max(lowestBit(domain.pgsizeBitmap), this.iovaAlignment);
+    const alignment = max(DomainList.pageSize(domain), this.iovaAlignment);
     if (alignment > PAGE_SIZE) fail('EINVAL', 'the domain cannot map single pages of this kernel');
     this.kernel.withLock(this.#domainsLock, () =>
       this.kernel.withLock(this.#iovaLock, () => {
@@ -383,7 +369,7 @@ export class IoPageTable {
           throw error;
         }
         this.iovaAlignment = alignment;
-        this.domains.push(domain);
+        this.domains.add(domain);
       }),
     );
   }
@@ -391,10 +377,7 @@ export class IoPageTable {
   /** Empties a domain and lets it go. Kernel: iopt_table_remove_domain(). */
   removeDomain(domain: IommuDomain): void {
     this.kernel.withLock(this.#domainsLock, () => {
-      const at = this.domains.indexOf(domain);
-      if (at < 0) throw new Error('the domain is not in this IOAS');
-      const tail = this.domains.pop();
-      if (tail !== undefined && tail !== domain) this.domains[at] = tail;
+      this.domains.remove(domain);
       unfillDomain(this, domain);
       this.removeReserved(domain);
       this.#calculateAlignment();
@@ -428,7 +411,7 @@ export class IoPageTable {
   /** Kernel: iopt_disable_large_pages(). @throws KernelError EINVAL, EADDRINUSE */
   setDisableLargePages(): void {
     if (this.disableLargePages) return;
-    if (this.domains.length > 0 && this.areas.size > 0)
+    if (this.domains.size > 0 && this.areas.size > 0)
       fail('EINVAL', 'a domain already maps areas, perhaps with huge pages');
     this.disableLargePages = true;
     try {
