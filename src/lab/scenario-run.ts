@@ -182,6 +182,8 @@ class Run {
           : `VMID ${check.vmid} is named by ${found || 'nothing'}, expected ${wanted || 'nothing'}`;
       }
       case 'events': {
+        // A record that waits for its write is an event too.
+        this.#lab.machine.drain();
         const count = this.#events.get(this.#smmu(check.smmu).name) ?? 0;
         return count === check.count ? null : `${check.smmu} has recorded ${count} events, expected ${check.count}`;
       }

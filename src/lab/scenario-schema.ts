@@ -19,7 +19,7 @@ export type Check =
     }
   /** What in hardware names a VMID: exactly these kinds; default none. */
   | { readonly op: 'holders'; readonly smmu: string; readonly vmid: number; readonly kinds?: readonly HolderKind[] }
-  /** Events that an SMMU has recorded so far. */
+  /** Events that an SMMU has recorded so far, once hardware has nothing left to do. */
   | { readonly op: 'events'; readonly smmu: string; readonly count: number };
 
 /** Kinds of {@link VmidHolder}. */

@@ -21,7 +21,7 @@ export const MAX_SCENARIO = 1 << 24;
 export function parseScenario(text: string): Scenario {
   const document = parseDocument(text);
   const [error] = document.errors;
-  if (error !== undefined) throw new ScenarioError(error.message.split('\n')[0] ?? error.message);
+  if (error !== undefined) throw new ScenarioError((error.message.split('\n')[0] ?? error.message).replace(/:$/, ''));
   let data: unknown;
   try {
     data = document.toJS({ maxAliasCount: 0 });
