@@ -51,7 +51,7 @@ export class Ring {
 
   /** Index and wrap bits together. */
   get mask(): number {
-    return 2 ** (this.qs + 1) - 1;
+    return (2 << this.qs) - 1;
   }
 
   get prod(): number {
@@ -74,12 +74,12 @@ export class Ring {
 
   /** Entries between CONS and PROD; more than {@link size} if software wrote an inconsistent pair. */
   get used(): number {
-    return (this.prod - this.cons) & this.mask;
+    return ((this.prodCell.lo & this.#prodMask) - (this.consCell.lo & this.#consMask)) & this.mask;
   }
 
   /** Number of entries. */
   get size(): number {
-    return 2 ** this.qs;
+    return 1 << this.qs;
   }
 
   get empty(): boolean {
