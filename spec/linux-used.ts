@@ -52,18 +52,27 @@ const DSS = STE.fields.S1DSS.values;
 const STAGE1 = CONFIGS.S1_TRANS & ~CONFIGS.BYPASS;
 const STAGE2 = CONFIGS.S2_TRANS & ~CONFIGS.BYPASS;
 
-/** Ones in the bits of an STE that Linux takes as used. Kernel: arm_smmu_get_ste_used(). */
-export function linuxSteUsed(ste: Words): Words {
-  if (slotValue(ste, V) === 0) return V_USED.slice();
-  const config = slotValue(ste, CONFIG);
+/** What an STE uses that says nothing but its Config and whether S1DSS is BYPASS. */
+function usedBy(config: number, s1bypass: boolean): Words {
   let used = CONFIG_USED;
   if ((config & STAGE1) !== 0) {
     used = union(used, S1_USED);
-    if (slotValue(ste, S1DSS) === DSS.BYPASS) used = union(used, SHCFG_USED);
+    if (s1bypass) used = union(used, SHCFG_USED);
   }
   if ((config & STAGE2) !== 0) used = union(used, S2_USED);
   if (config === CONFIGS.BYPASS) used = union(used, SHCFG_USED);
-  return used.slice();
+  return used;
+}
+
+const CONFIG_COUNT = CONFIG.mask + 1;
+const USED = Array.from({ length: CONFIG_COUNT }, (_, config) => usedBy(config, false));
+const USED_S1BYPASS = Array.from({ length: CONFIG_COUNT }, (_, config) => usedBy(config, true));
+
+/** Ones in the bits of an STE that Linux takes as used. Kernel: arm_smmu_get_ste_used(). */
+export function linuxSteUsed(ste: Words): Words {
+  if (slotValue(ste, V) === 0) return V_USED.slice();
+  const used = slotValue(ste, S1DSS) === DSS.BYPASS ? USED_S1BYPASS : USED;
+  return (used[slotValue(ste, CONFIG)] ?? CONFIG_USED).slice();
 }
 
 const MEV_SAFE = STE.mask(['MEV']);
