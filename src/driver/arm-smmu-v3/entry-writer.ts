@@ -31,17 +31,18 @@ export type UsedBits = (entry: Words) => Words;
 /** Bits that both entries use but whose order of change does not matter, as ones. */
 export type SafeBits = (current: Words, target: Words) => Words;
 
-const all = (words: Words): number[] => Array.from({ length: words.length / 2 }, (_, qword) => qword);
-
 const differs = (a: Words, b: Words, qword: number): boolean =>
   a[2 * qword] !== b[2 * qword] || a[2 * qword + 1] !== b[2 * qword + 1];
 
 /** Of an invalid entry hardware reads V and nothing else. */
 const valid = (usedBits: Words): boolean => {
   let ones = 0;
-  for (let word of usedBits) for (; word !== 0; word &= word - 1) ones++;
+  for (let i = 0; i < usedBits.length; i++) for (let word = usedBits[i] ?? 0; word !== 0; word &= word - 1) ones++;
   return ones > 1;
 };
+
+const qwordOf = (words: Words, qword: number): bigint =>
+  (BigInt(words[2 * qword + 1] ?? 0) << 32n) | BigInt(words[2 * qword] ?? 0);
 
 /** Builds a plan by making its stores on a copy. */
 class Planner {
@@ -49,19 +50,19 @@ class Planner {
   readonly steps: EntryStep[] = [];
 
   constructor(current: Words) {
-    this.#entry = Uint32Array.from(current);
+    this.#entry = current.slice();
   }
 
-  /** A step that stores the target's value in those of `qwords` that differ. */
-  step(target: Words, qwords: readonly number[]): void {
-    const changed = qwords.filter((qword) => differs(this.#entry, target, qword));
-    if (changed.length === 0) return;
-    const values = toQwords(target);
-    this.steps.push({ writes: changed.map((qword) => ({ qword, value: values[qword] ?? 0n })), sync: true });
-    for (const qword of changed) {
+  /** A step that stores the target's value in those 64-bit words from `first` to `end`, `but` one, that differ. */
+  step(target: Words, first: number, end: number, but = -1): void {
+    const writes: EntryWrite[] = [];
+    for (let qword = first; qword < end; qword++) {
+      if (qword === but || !differs(this.#entry, target, qword)) continue;
+      writes.push({ qword, value: qwordOf(target, qword) });
       this.#entry[2 * qword] = target[2 * qword] ?? 0;
       this.#entry[2 * qword + 1] = target[2 * qword + 1] ?? 0;
     }
+    if (writes.length > 0) this.steps.push({ writes, sync: true });
   }
 }
 
@@ -76,37 +77,31 @@ export function planEntryUpdate(current: Words, target: Words, used: UsedBits, s
   const safeBits = safe(current, target);
   const intermediate = new Uint32Array(current.length);
   const critical: number[] = [];
-  for (const qword of all(current)) {
-    let differ = false;
-    for (const i of [2 * qword, 2 * qword + 1]) {
-      // Safe means safe while both entries use the bit; otherwise its use begins or ends with the critical word.
-      const safeHere = (safeBits[i] ?? 0) & (currentUsed[i] ?? 0) & (targetUsed[i] ?? 0);
-      const keep = (currentUsed[i] ?? 0) & ~safeHere;
-      const wanted = target[i] ?? 0;
-      intermediate[i] = ((current[i] ?? 0) & keep) | (wanted & ~keep);
-      if ((((intermediate[i] ?? 0) ^ wanted) & (targetUsed[i] ?? 0)) !== 0) differ = true;
-    }
-    if (differ) critical.push(qword);
+  for (let i = 0; i < current.length; i++) {
+    // Safe means safe while both entries use the bit; otherwise its use begins or ends with the critical word.
+    const safeHere = (safeBits[i] ?? 0) & (currentUsed[i] ?? 0) & (targetUsed[i] ?? 0);
+    const keep = (currentUsed[i] ?? 0) & ~safeHere;
+    const wanted = target[i] ?? 0;
+    const between = ((current[i] ?? 0) & keep) | (wanted & ~keep);
+    intermediate[i] = between;
+    if (((between ^ wanted) & (targetUsed[i] ?? 0)) !== 0 && critical.at(-1) !== i >>> 1) critical.push(i >>> 1);
   }
   const planner = new Planner(current);
-  const qwords = all(current);
+  const qwords = current.length / 2;
   const [only] = critical;
   const disruptive = critical.length > 1;
   if (disruptive) {
-    const off = Uint32Array.from(current);
+    const off = current.slice();
     off.fill(0, 0, 2);
-    planner.step(off, [0]);
-    planner.step(target, qwords.slice(1));
-    planner.step(target, [0]);
+    planner.step(off, 0, 1);
+    planner.step(target, 1, qwords);
+    planner.step(target, 0, 1);
   } else {
     if (only !== undefined) {
-      planner.step(
-        intermediate,
-        qwords.filter((qword) => qword !== only),
-      );
-      planner.step(target, [only]);
+      planner.step(intermediate, 0, qwords, only);
+      planner.step(target, only, only + 1);
     }
-    planner.step(target, qwords);
+    planner.step(target, 0, qwords);
   }
   const unchanged = planner.steps.length === 0;
   return { hitless: unchanged || (!disruptive && valid(currentUsed) && valid(targetUsed)), steps: planner.steps };
@@ -114,11 +109,15 @@ export function planEntryUpdate(current: Words, target: Words, used: UsedBits, s
 
 /** Reads an entry of `words` 32-bit words from memory. */
 export function readEntry(kernel: Kernel, pa: Pa, words: number): Words {
+  const { bus } = kernel;
   const out = new Uint32Array(words);
+  const hi = Number(pa >> 32n);
+  // An entry is aligned to its size: no carry into the high half.
+  const lo = Number(pa & 0xffff_ffffn);
   for (let i = 0; i < words; i += 2) {
-    const qword = kernel.bus.load64(pa + BigInt(4 * i));
-    out[i] = Number(qword & 0xffff_ffffn);
-    out[i + 1] = Number(qword >> 32n);
+    bus.loadPair(hi, lo + 4 * i);
+    out[i] = bus.pairLo;
+    out[i + 1] = bus.pairHi;
   }
   return out;
 }
