@@ -49,6 +49,10 @@ export interface CommandQueueSetup {
   readonly onQuiet?: () => void;
 }
 
+/** Lowest address bit in MSIAddress, and the piece of the field that begins with it. */
+const MSI_SHIFT = CMD_SYNC.field('MSIAddress').address ?? 0;
+const [MSI_LOW = CMD_SYNC.slot('Opcode')] = CMD_SYNC.parts('MSIAddress');
+
 const ERROR_TEXT: Readonly<Record<number, string>> = {
   [CERROR.CERROR_NONE]: 'No error',
   [CERROR.CERROR_ILL]: 'Illegal command',
@@ -72,6 +76,8 @@ export class CommandQueue implements CommandSink {
   readonly #baseHi: number;
   readonly #baseLo: number;
   readonly #sync: Words;
+  /** A CMD_SYNC that writes over slot 0. */
+  readonly #msiSync: Words;
   #prod = 0;
   /** The last CONS read: polled again only when the ring looks full. */
   #cons = 0;
@@ -89,6 +95,8 @@ export class CommandQueue implements CommandSink {
     this.#baseHi = Number(setup.base >> 32n);
     this.#baseLo = Number(setup.base & 0xffff_ffffn);
     this.#sync = CMD_SYNC.encode({ CS: setup.signal === 'SIG_NONE' ? 'SIG_NONE' : 'SIG_SEV', ...SYNC_ATTRIBUTES });
+    const MSIAddress = setup.base >> BigInt(MSI_SHIFT);
+    this.#msiSync = CMD_SYNC.encode({ CS: 'SIG_IRQ', ...SYNC_ATTRIBUTES, MSIAddress });
   }
 
   get base(): Pa {
@@ -160,11 +168,10 @@ export class CommandQueue implements CommandSink {
   /** This queue's CMD_SYNC for the next slot (`arm_smmu_cmdq_build_sync_cmd`). */
   #syncCommand(): Words {
     if (this.#setup.signal !== 'SIG_IRQ') return this.#sync;
-    return CMD_SYNC.encode({
-      CS: 'SIG_IRQ',
-      ...SYNC_ATTRIBUTES,
-      MSIAddress: this.#slot(this.#prod) >> BigInt(CMD_SYNC.field('MSIAddress').address ?? 0),
-    });
+    const command = this.#msiSync.slice();
+    command[MSI_LOW.word] =
+      ((command[MSI_LOW.word] ?? 0) | ((this.#offset(this.#prod) >>> MSI_SHIFT) << MSI_LOW.shift)) >>> 0;
+    return command;
   }
 
   #slot(index: number): Pa {
@@ -178,8 +185,9 @@ export class CommandQueue implements CommandSink {
   #put(command: Words): void {
     // The ring is aligned to its size: an entry's address is the base with other low bits.
     const at = (this.#baseLo + this.#offset(this.#prod)) >>> 0;
+    const { bus } = this.#kernel;
     for (let i = 0; i < COMMAND_BYTES / 4; i += 2)
-      this.#kernel.bus.storePair(this.#baseHi, at + 4 * i, command[i + 1] ?? 0, command[i] ?? 0);
+      bus.storePair(this.#baseHi, at + 4 * i, command[i + 1] ?? 0, command[i] ?? 0);
     this.#prod = (this.#prod + 1) & this.#mask;
   }
 
