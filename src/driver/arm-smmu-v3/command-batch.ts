@@ -22,10 +22,12 @@ export function issueList(
   return done;
 }
 
-const atcStreams = (commands: readonly Words[]): number[] =>
-  commands
-    .filter((command) => opcodeOf(command) === CMD_ATC_INV.opcode)
-    .map((command) => CMD_ATC_INV.num(command, 'StreamID'));
+function atcStreams(commands: readonly Words[]): number[] {
+  const streams: number[] = [];
+  for (const command of commands)
+    if (opcodeOf(command) === CMD_ATC_INV.opcode) streams.push(CMD_ATC_INV.num(command, 'StreamID'));
+  return streams;
+}
 
 /**
  * Gathers commands for one queue (`struct arm_smmu_cmdq_batch`). A full batch is published without a CMD_SYNC; the
