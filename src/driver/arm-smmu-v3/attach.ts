@@ -131,7 +131,19 @@ function prepare(request: AttachRequest): AttachState {
     disableAts(master);
     if (!smmu.options.quirks.has('ats-off-after-ste')) atcInvMaster(master, 0);
   }
-  return { ...request, ats, record, vmaster, tag: tag?.id ?? 0 };
+  const { old, cdNeedsAts } = request;
+  return {
+    master,
+    domain,
+    old,
+    ssid,
+    cdNeedsAts,
+    disableAts: request.disableAts,
+    ats,
+    record,
+    vmaster,
+    tag: tag?.id ?? 0,
+  };
 }
 
 /** Everything a device caches, of a PASID or of requests without one (`arm_smmu_atc_inv_master`). False: timed out. */

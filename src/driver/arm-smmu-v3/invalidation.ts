@@ -41,6 +41,11 @@ export interface Inv extends InvKey {
 export const isTag = (key: InvKey): boolean =>
   key.type === 'S1_ASID' || key.type === 'S2_VMID' || key.type === 'S2_VMID_VSMMU';
 
+/** An entry of `key` with `users` attachments. */
+const entryOf = ({ smmu, type, id, ssid }: InvKey, users: number): Inv => ({ smmu, type, id, ssid, users });
+
+const inOrder = (keys: readonly InvKey[]): readonly InvKey[] => (keys.length < 2 ? keys : [...keys].sort(compareInvs));
+
 const isAts = (key: InvKey): boolean => key.type === 'ATS' || key.type === 'ATS_FULL';
 
 /** Order of entries (`arm_smmu_inv_cmp`). */
@@ -83,23 +88,26 @@ export interface Invalidation {
 
 function merge(kernel: Kernel, invs: readonly Inv[], add: readonly InvKey[]): Inv[] {
   kernel.alloc('invs');
-  const sorted = [...add].sort(compareInvs);
+  const sorted = inOrder(add);
   const out: Inv[] = [];
   let next = 0;
   for (const inv of invs) {
     for (let key = sorted[next]; key !== undefined && compareInvs(key, inv) < 0; key = sorted[++next])
-      out.push({ ...key, users: 1 });
+      out.push(entryOf(key, 1));
     const key = sorted[next];
     const gains = key !== undefined && compareInvs(key, inv) === 0;
     if (gains) next++;
-    if (gains || inv.users > 0) out.push({ ...inv, users: inv.users + (gains ? 1 : 0) });
+    if (gains || inv.users > 0) out.push(entryOf(inv, inv.users + (gains ? 1 : 0)));
   }
-  for (const key of sorted.slice(next)) out.push({ ...key, users: 1 });
+  for (; next < sorted.length; next++) {
+    const key = sorted[next];
+    if (key !== undefined) out.push(entryOf(key, 1));
+  }
   return out;
 }
 
 function unref(invs: readonly Inv[], remove: readonly InvKey[]): Inv[] {
-  const sorted = [...remove].sort(compareInvs);
+  const sorted = inOrder(remove);
   const gone: Inv[] = [];
   let next = 0;
   for (const inv of invs) {
