@@ -126,11 +126,27 @@ interface AddressPiece extends Part {
   readonly from: number;
 }
 
-/** Descriptors of one table: made from the layouts once, used as integers. */
+/** What of a table's configuration its descriptors depend on. */
+type DescriptorConfig = Pick<TableConfig, 'stage' | 'granule' | 'oas' | 's2fwb' | 'dirty'>;
+
+const known = new Map<string, Descriptors>();
+
+/** The descriptors of a table. Tables of one kind share them. */
+export function descriptorsOf({ stage, granule, oas, s2fwb, dirty }: DescriptorConfig): Descriptors {
+  const key = `${stage} ${granule} ${oas} ${s2fwb} ${dirty}`;
+  let descriptors = known.get(key);
+  if (descriptors === undefined) {
+    descriptors = new Descriptors({ stage, granule, oas, s2fwb, dirty });
+    known.set(key, descriptors);
+  }
+  return descriptors;
+}
+
+/** Descriptors of one kind of table: made from the layouts once, used as integers. */
 export class Descriptors {
-  readonly #config: TableConfig;
+  readonly #config: DescriptorConfig;
   readonly #leaves = new Map<number, Layout>();
-  readonly #bits = new Map<string, LeafBits>();
+  readonly #bits = new Map<number, LeafBits>();
   readonly #leafPieces = new Map<number, readonly AddressPiece[]>();
   readonly #tablePieces: readonly AddressPiece[];
   readonly #tableType: number;
@@ -141,7 +157,7 @@ export class Descriptors {
   readonly dbm: LeafBits;
   readonly readOnly: LeafBits;
 
-  constructor(config: TableConfig) {
+  constructor(config: DescriptorConfig) {
     this.#config = config;
     this.#format = { pa52: config.oas > 48 };
     const table = this.#layout(config.granule === '64k' ? 2 : 1, 'table');
@@ -177,7 +193,9 @@ export class Descriptors {
 
   /** The attribute bits of a leaf (`arm_lpae_prot_to_pte`). */
   leafBits(level: number, prot: MapProt): LeafBits {
-    const key = `${level}${+prot.read}${+prot.write}${+prot.cache}${+!!prot.noexec}${+!!prot.mmio}${+!!prot.priv}`;
+    const { read, write, cache, noexec = false, mmio = false, priv = false } = prot;
+    let key = level;
+    for (const flag of [read, write, cache, noexec, mmio, priv]) key = 2 * key + (flag ? 1 : 0);
     let bits = this.#bits.get(key);
     if (bits === undefined) {
       const words = this.#config.stage === 1 ? this.#stage1(level, prot) : this.#stage2(level, prot);
@@ -242,7 +260,7 @@ export class Descriptors {
 
 function piecesOf(layout: Layout, name: string): AddressPiece[] {
   const low = layout.field(name).address ?? 0;
-  return layout.parts(name).map((part) => ({ ...part, from: part.at + low }));
+  return layout.parts(name).map(({ word, shift, mask, at }) => ({ word, shift, mask, at, from: at + low }));
 }
 
 /** `mask` bits of a 64-bit value from bit `from` up. */

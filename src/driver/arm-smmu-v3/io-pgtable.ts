@@ -8,7 +8,8 @@ import { PartialMapError } from '../iommu/map.ts';
 import type { IotlbGather, MapProt } from '../iommu/ops.ts';
 import { type Kernel, KernelError } from '../kernel.ts';
 import {
-  Descriptors,
+  type Descriptors,
+  descriptorsOf,
   formatOf,
   type LeafBits,
   shapeOf,
@@ -75,7 +76,7 @@ export class IoPageTable {
     this.#tlb = tlb;
     this.#shape = shapeOf(config);
     this.format = formatOf(config, this.#shape);
-    this.#descriptors = new Descriptors(config);
+    this.#descriptors = descriptorsOf(config);
     this.#name = `s${config.stage}-table`;
     this.root = kernel.allocPages(this.#name, this.#shape.rootEntries << DESCRIPTOR_LOG2);
   }
