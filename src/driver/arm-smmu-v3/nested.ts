@@ -65,7 +65,7 @@ const VSTE_WORDS = 4;
 
 const asSte = (vste: Words): Words => {
   const ste = STE.zero();
-  ste.set(vste.subarray(0, VSTE_WORDS));
+  for (let i = 0; i < VSTE_WORDS; i++) ste[i] = vste[i] ?? 0;
   return ste;
 };
 

@@ -115,7 +115,9 @@ export function vsmmuDestroy(viommu: IommufdViommu): void {
 /** Little-endian words of bytes. */
 const wordsOf = (bytes: Uint8Array): Words => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return new Uint32Array(bytes.byteLength / 4).map((_, i) => view.getUint32(4 * i, true));
+  const words = new Uint32Array(bytes.byteLength / 4);
+  for (let i = 0; i < words.length; i++) words[i] = view.getUint32(4 * i, true);
+  return words;
 };
 
 function refuseFlags(flags: PagingFlags): void {
