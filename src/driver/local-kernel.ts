@@ -67,7 +67,7 @@ class LocalIds implements IdAllocator {
   }
 
   alloc(): number {
-    this.#kernel.mayFail(`ids:${this.name}`, 'ENOMEM');
+    this.#kernel.mayFail('ids', this.name, 'ENOMEM');
     if (this.#ids.peek() > this.#max)
       throw new KernelError(this.#exhausted, `no ${this.name} left in ${this.#min}..${this.#max}`);
     const id = this.#ids.take();
@@ -115,6 +115,8 @@ export class LocalKernel implements Kernel {
   #lockDepth = 0;
   #running = false;
   #runningHard = false;
+  /** Handlers with an edge noted. */
+  #edges = 0;
 
   constructor(bus: Bus, options: LocalKernelOptions = {}) {
     this.bus = bus;
@@ -164,8 +166,18 @@ export class LocalKernel implements Kernel {
     for (const listener of this.#points) listener(point);
   }
 
-  /** Throws if a failure is planned for this use. @throws KernelError with the errno given */
-  mayFail(point: Point, errno: Errno): void {
+  /** Nobody listens to points and no failure is planned: a use needs no name. */
+  get #quiet(): boolean {
+    return this.#points.size === 0 && this.#failures.length === 0;
+  }
+
+  /**
+   * Throws if a failure is planned for this use of the point `kind:name`.
+   * @throws KernelError with the errno given
+   */
+  mayFail(kind: string, name: string, errno: Errno): void {
+    if (this.#quiet) return;
+    const point = `${kind}:${name}`;
     this.point(point);
     if (this.#fails(point)) throw new KernelError(errno, `${point} was told to fail`);
   }
@@ -184,7 +196,7 @@ export class LocalKernel implements Kernel {
   }
 
   allocPages(what: string, bytes: number): Pa {
-    this.mayFail(`alloc:${what}`, 'ENOMEM');
+    this.mayFail('alloc', what, 'ENOMEM');
     const pa = this.#pages.alloc(bytes);
     if (pa === undefined) throw new KernelError('ENOMEM', `no ${bytes} contiguous bytes left for ${what}`);
     this.announce({ what: 'page', act: 'alloc', where: '', id: pa, owner: what, bytes });
@@ -197,7 +209,7 @@ export class LocalKernel implements Kernel {
   }
 
   alloc(what: string): void {
-    this.mayFail(`alloc:${what}`, 'ENOMEM');
+    this.mayFail('alloc', what, 'ENOMEM');
   }
 
   ids(name: string, min: number, max: number, exhausted: Errno = 'ENOSPC'): IdAllocator {
@@ -211,7 +223,7 @@ export class LocalKernel implements Kernel {
   withLock<T>(lock: Lock, body: () => T): T {
     if (!(lock instanceof LocalLock)) throw new Error(`lock ${lock.name} is not this kernel's`);
     if (lock.held) throw new Error(`deadlock: ${lock.name} is held already`);
-    this.point(`lock:${lock.name}`);
+    this.#named('lock', lock.name);
     lock.held = true;
     this.#lockDepth++;
     try {
@@ -220,13 +232,17 @@ export class LocalKernel implements Kernel {
       lock.held = false;
       this.#lockDepth--;
       this.bus.mb();
-      this.point(`unlock:${lock.name}`);
+      this.#named('unlock', lock.name);
       this.runInterrupts();
     }
   }
 
+  #named(kind: string, name: string): void {
+    if (this.#points.size > 0) this.point(`${kind}:${name}`);
+  }
+
   #mmio(point: Point): void {
-    if (this.#mmioPoints && this.#points.size > 0) this.point(`mmio:${point}`);
+    if (this.#mmioPoints) this.#named('mmio', point);
   }
 
   read32(point: Point, addr: Pa): number {
@@ -260,23 +276,23 @@ export class LocalKernel implements Kernel {
   }
 
   dmaWmb(point: Point): void {
-    this.point(`barrier:${point}`);
+    this.#named('barrier', point);
     this.bus.dmaWmb();
   }
 
   dmaRmb(point: Point): void {
-    this.point(`barrier:${point}`);
+    this.#named('barrier', point);
     this.bus.dmaRmb();
   }
 
   mb(point: Point): void {
-    this.point(`barrier:${point}`);
+    this.#named('barrier', point);
     this.bus.mb();
   }
 
   poll(point: Point, done: () => boolean): boolean {
-    if (this.#points.size > 0) this.point(`poll:${point}`);
-    if (this.#fails(`poll:${point}`)) return false;
+    this.#named('poll', point);
+    if (this.#failures.length > 0 && this.#fails(`poll:${point}`)) return false;
     for (let turn = 0; turn < this.#turns; turn++) {
       if (done()) return true;
       this.#runHard();
@@ -286,18 +302,20 @@ export class LocalKernel implements Kernel {
   }
 
   userCopy(point: Point): void {
-    this.mayFail(`copy:${point}`, 'EFAULT');
+    this.mayFail('copy', point, 'EFAULT');
   }
 
   requestIrq(_name: string, irq: number, run: () => void, kind: 'hard' | 'threaded' = 'threaded'): void {
     const handler: Handler = { run, hard: kind === 'hard', pending: false };
     this.#handlers.push(handler);
     this.bus.onInterrupt(irq, () => {
+      if (!handler.pending) this.#edges++;
       handler.pending = true;
     });
   }
 
   runInterrupts(): void {
+    if (this.#edges === 0) return;
     this.#runHard();
     if (this.#lockDepth > 0 || this.#running) return;
     this.#running = true;
@@ -314,11 +332,12 @@ export class LocalKernel implements Kernel {
 
   #run(handler: Handler): void {
     handler.pending = false;
+    this.#edges--;
     handler.run();
   }
 
   #runHard(): void {
-    if (this.#runningHard) return;
+    if (this.#runningHard || this.#edges === 0) return;
     this.#runningHard = true;
     try {
       for (const handler of this.#handlers) if (handler.hard && handler.pending) this.#run(handler);
@@ -332,6 +351,7 @@ export class LocalKernel implements Kernel {
   }
 
   announce(note: OwnershipNote): void {
+    if (this.#notes.size === 0) return;
     for (const listener of this.#notes) listener(note);
   }
 }
