@@ -3,6 +3,9 @@ import type { Bus, Pa } from '../hw/bus.ts';
 /** Bytes of the smallest piece, as log2. */
 const SHIFT = 12;
 
+/** Stored over what is handed out again, piece by piece. */
+const ZEROS = new Uint8Array(16 << SHIFT);
+
 /** A run of free pages, in page numbers: [first, end). */
 interface Extent {
   first: number;
@@ -105,8 +108,9 @@ export class PageAllocator {
   }
 
   #zero(pa: Pa, first: number, pages: number): void {
-    const old = Math.min(pages, Math.max(0, this.#touched - first));
-    if (old > 0) this.#bus.storeBytes(pa, new Uint8Array(old << SHIFT));
+    const old = Math.min(pages, Math.max(0, this.#touched - first)) << SHIFT;
+    for (let done = 0; done < old; done += ZEROS.length)
+      this.#bus.storeBytes(pa + BigInt(done), old - done < ZEROS.length ? ZEROS.subarray(0, old - done) : ZEROS);
     this.#touched = Math.max(this.#touched, first + pages);
   }
 }
