@@ -7,7 +7,7 @@ import {
   type Struct,
 } from '../../spec/uapi.ts';
 import { KernelError } from '../driver/kernel.ts';
-import type { Command, TypedArgs } from './command.ts';
+import type { Command, PointerField, TypedArgs } from './command.ts';
 import type { IommufdCtx } from './ctx.ts';
 import { getHwInfo } from './device.ts';
 import { hwptGetDirtyBitmap, hwptSetDirtyTracking } from './dirty.ts';
@@ -107,6 +107,8 @@ function zeroCommand(struct: AnyStruct): FieldValues {
   return zero;
 }
 
+const POINTER_FIELDS: readonly PointerField[] = ['data_uptr', 'allowed_iovas', 'data'];
+
 /** A pointer field that was given as a buffer: any address but 0. */
 const BUFFER_ADDRESS = 1n;
 
@@ -116,14 +118,15 @@ const BUFFER_ADDRESS = 1n;
  */
 export function ioctlTyped<K extends IommufdIoctlName>(ctx: IommufdCtx, name: K, args: TypedArgs<K>): Command<K> {
   const { struct } = IOMMUFD_IOCTLS[name];
-  const buffers = new Map<string, Uint8Array>();
-  const cmd: Record<string, unknown> = { ...zeroCommand(struct) };
-  for (const [field, value] of Object.entries(args)) {
-    if (value instanceof Uint8Array) buffers.set(field, value);
-    cmd[field] = value instanceof Uint8Array ? BUFFER_ADDRESS : value;
+  const cmd: Record<string, unknown> = { ...zeroCommand(struct), ...args };
+  const buffers: Partial<Record<PointerField, Uint8Array>> = {};
+  for (const field of POINTER_FIELDS) {
+    const value = cmd[field];
+    if (!(value instanceof Uint8Array)) continue;
+    buffers[field] = value;
+    cmd[field] = BUFFER_ADDRESS;
+    if (field === 'data_uptr' && 'data_len' in cmd && !('data_len' in args)) cmd.data_len = value.length;
   }
-  const data = buffers.get('data_uptr');
-  if (data !== undefined && 'data_len' in cmd && !('data_len' in args)) cmd.data_len = data.length;
   let copied: Record<string, unknown> | undefined;
   const responder: Responder = {
     whole: () => {
@@ -135,7 +138,7 @@ export function ioctlTyped<K extends IommufdIoctlName>(ctx: IommufdCtx, name: K,
       copied = { ...copied, [field]: cmd[field] };
     },
     pointer: (field) => {
-      const buffer = buffers.get(field);
+      const buffer = buffers[field as PointerField];
       if (buffer !== undefined) return pointerInto(ctx.kernel, buffer, `${name}.${field}`);
       return pointerTo(ctx.kernel, ctx.process.memory, cmd[field] as bigint, `${name}.${field}`);
     },

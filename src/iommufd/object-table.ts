@@ -16,7 +16,9 @@ type Residue = 'nothing' | 'tombstone';
 export class ObjectTable {
   readonly #kernel: Kernel;
   readonly #ids: IdAllocator;
-  readonly #slots = new Map<number, IommufdObject | Empty>();
+  /** By id: the lowest free id is given next, so the array stays dense. */
+  readonly #slots: (IommufdObject | Empty | undefined)[] = [];
+  #taken = 0;
   readonly #lock: Lock;
   #live = 0;
 
@@ -33,19 +35,19 @@ export class ObjectTable {
 
   /** True if no id is taken: no object, no reservation, no tombstone. */
   get empty(): boolean {
-    return this.#slots.size === 0;
+    return this.#taken === 0;
   }
 
   /** Finalized objects in ascending id order, for inspection. */
   list(): IommufdObject[] {
     const out: IommufdObject[] = [];
-    for (const slot of this.#slots.values()) if (typeof slot === 'object') out.push(slot);
-    return out.sort((a, b) => a.id - b.id);
+    for (const slot of this.#slots) if (typeof slot === 'object') out.push(slot);
+    return out;
   }
 
   /** The finalized object of an id without taking a count, for inspection. */
   peek(id: number): IommufdObject | undefined {
-    const slot = this.#slots.get(id);
+    const slot = this.#slots[id];
     return typeof slot === 'object' ? slot : undefined;
   }
 
@@ -57,21 +59,22 @@ export class ObjectTable {
     this.#kernel.alloc(`iommufd:${object.kind}`);
     this.#kernel.withLock(this.#lock, () => {
       object.id = this.#ids.alloc();
-      this.#slots.set(object.id, 'reserved');
+      this.#slots[object.id] = 'reserved';
+      this.#taken++;
     });
     return object;
   }
 
   /** Publishes the object. Cannot fail; from here on others may hold it. */
   finalize(object: IommufdObject): void {
-    if (this.#slots.get(object.id) !== 'reserved') throw new Error(`${object.label} is finalized twice`);
-    this.#slots.set(object.id, object);
+    if (this.#slots[object.id] !== 'reserved') throw new Error(`${object.label} is finalized twice`);
+    this.#slots[object.id] = object;
     this.#live++;
   }
 
   /** Gives up an object that nobody else has seen; its memory and id are gone. Kernel: iommufd_object_abort(). */
   abort(object: IommufdObject): void {
-    if (this.#slots.get(object.id) !== 'reserved') throw new Error(`${object.label} is aborted after it was finalized`);
+    if (this.#slots[object.id] !== 'reserved') throw new Error(`${object.label} is aborted after it was finalized`);
     this.#clear(object.id);
     if (object.users !== 1) this.#warn(`${object.label} is aborted with ${object.users} users`);
     object.users = 0;
@@ -92,7 +95,7 @@ export class ObjectTable {
    * @throws KernelError ENOENT for an unknown, reserved or tombstoned id, or another type
    */
   get(id: number, ...types: readonly ObjectType[]): IommufdObject {
-    const slot = this.#slots.get(id);
+    const slot = this.#slots[id];
     if (typeof slot !== 'object' || (types.length > 0 && !types.includes(slot.kind)) || !this.lockObj(slot))
       fail('ENOENT', types.length > 0 ? `id ${id} is not a ${types.join(' or ')}` : `id ${id} names no object`);
     return slot;
@@ -126,7 +129,7 @@ export class ObjectTable {
    */
   remove(id: number, removed?: (object: IommufdObject) => void): void {
     const object = this.#kernel.withLock(this.#lock, () => {
-      const slot = this.#slots.get(id);
+      const slot = this.#slots[id];
       if (typeof slot !== 'object') fail('ENOENT', `id ${id} names no object`);
       if (slot.users !== 1) fail('EBUSY', `${slot.label} has ${slot.users - 1} other users`);
       slot.users = 0;
@@ -155,7 +158,7 @@ export class ObjectTable {
   /** Drops one count and destroys the object if only the table is left. Kernel: iommufd_object_put_and_try_destroy(). */
   putAndTryDestroy(object: IommufdObject): void {
     this.dropUsers(object);
-    if (object.users !== 1 || this.#slots.get(object.id) !== object) return;
+    if (object.users !== 1 || this.#slots[object.id] !== object) return;
     object.users = 0;
     this.#unlink(object, 'nothing');
     object.waitCnt--;
@@ -181,7 +184,7 @@ export class ObjectTable {
     }
     const leaked = this.list();
     for (const object of leaked) this.#warn(`${object.label} is leaked with ${object.users} users`);
-    for (const [id, slot] of [...this.#slots]) if (slot === 'tombstone') this.#clear(id);
+    for (const [id, slot] of this.#slots.entries()) if (slot === 'tombstone') this.#clear(id);
     return leaked;
   }
 
@@ -215,12 +218,13 @@ export class ObjectTable {
 
   #unlink(object: IommufdObject, residue: Residue): void {
     this.#live--;
-    if (residue === 'tombstone') this.#slots.set(object.id, 'tombstone');
+    if (residue === 'tombstone') this.#slots[object.id] = 'tombstone';
     else this.#clear(object.id);
   }
 
   #clear(id: number): void {
-    this.#slots.delete(id);
+    this.#slots[id] = undefined;
+    this.#taken--;
     this.#ids.free(id);
   }
 
