@@ -1,5 +1,6 @@
 /** The iommufd core: contexts with every ioctl typed and raw, and the VFIO devices that are bound to them. */
 export type { AccessObject, AccessOps } from './access.ts';
+export { Iommufd2024, type IommuOps2024, type ViommuAllocHelper, type ViommuOps2024 } from './api-2024.ts';
 export type { Command, PointerField, TypedArgs } from './command.ts';
 export { IommufdContext } from './context.ts';
 export type { ContextOptions, Quirks } from './ctx.ts';
