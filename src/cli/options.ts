@@ -25,7 +25,8 @@ export const SMMU = {
 } as const satisfies Options;
 
 /** Help text of {@link SMMU}. */
-export const SMMU_HELP = `  --preset NAME      the SMMU: minimal, qemuVirt, linuxNesting or smallVmid
+export const SMMU_HELP = `  --preset NAME      the SMMU: minimal, qemuVirt, linuxNesting, smallVmid, mmu700, grace
+                     or full
   --idr0 V --idr1 V --idr3 V --idr5 V
                      its ID registers; --idr6, --aidr and --mpamidr too, if they matter`;
 
@@ -142,7 +143,7 @@ export async function capsOption(values: Values): Promise<Caps | undefined> {
     IDR5: IDR5 ?? ids.IDR5,
     IDR6: rest.IDR6 ?? ids.IDR6,
     AIDR: rest.AIDR ?? ids.AIDR,
-    MPAMIDR: rest.MPAMIDR,
+    MPAMIDR: rest.MPAMIDR ?? ids.MPAMIDR,
   });
 }
 

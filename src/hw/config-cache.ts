@@ -1,5 +1,5 @@
 /**
- * The configuration cache (IHI 0070 3.21.3, 4.3): STEs, L1STDs, CDs and L1CDs as they were when they were fetched, valid
+ * The configuration cache (IHI 0070 3.21.3, 4.3, 5.6.2): STEs, L1STDs, CDs, L1CDs and PARTID maps as they were when they were fetched, valid
  * or not, until an invalidation names them. A failed fetch leaves nothing here.
  */
 import type { Words } from '../../spec/layout.ts';
@@ -65,6 +65,7 @@ export class ConfigCache {
   readonly #streams = new Map<number, CachedStream>();
   readonly #front: (CachedStream | null)[] = new Array<CachedStream | null>(FRONT).fill(null);
   readonly #l1stds = new Map<number, Words>();
+  readonly #vms = new Map<number, Words>();
 
   constructor(options: ConfigCacheOptions) {
     this.#options = options;
@@ -150,6 +151,7 @@ export class ConfigCache {
     this.#streams.clear();
     this.#front.fill(null);
     this.#l1stds.clear();
+    this.#vms.clear();
   }
 
   /** CMD_CFGI_CD: the CD at an index of the stream's table; unless `leaf`, also its L1CD. */
@@ -170,8 +172,20 @@ export class ConfigCache {
     stream.l1cds.clear();
   }
 
-  /** CMD_CFGI_VMS_PIDM: nothing to do, as nothing of a VMS is cached by VMID. */
-  invalidateVmsPidm(_VMID: number): void {}
+  /** The PARTID map of a VMID's VMS, or null. */
+  vms(VMID: number): Words | null {
+    return this.#vms.get(VMID) ?? null;
+  }
+
+  /** Caches a PARTID map, by VMID alone. */
+  keepVms(VMID: number, words: Words): void {
+    put(this.#vms, VMID, words, this.#options.streams);
+  }
+
+  /** CMD_CFGI_VMS_PIDM. */
+  invalidateVmsPidm(VMID: number): void {
+    this.#vms.delete(VMID);
+  }
 
   /** Cached streams in the order they were fetched. For inspection. */
   streams(): CachedStream[] {

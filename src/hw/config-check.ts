@@ -23,7 +23,6 @@ const UNIMPLEMENTED: readonly (readonly [condition: string, what: string])[] = [
   ['IDR1.TABLES_PRESET', 'preset tables are not implemented: IDR1.TABLES_PRESET must be 0'],
   ['IDR1.QUEUES_PRESET', 'preset queues are not implemented: IDR1.QUEUES_PRESET must be 0'],
   ['IDR3.PBHA', 'page-based hardware attributes are not implemented: IDR3.PBHA must be 0'],
-  ['IDR3.MPAM', 'MPAM is not implemented: IDR3.MPAM must be 0'],
   ['IDR3.DPT', 'the Device Permission Table is not implemented: IDR3.DPT must be 0'],
   ['IDR3.PASIDTT', 'PASIDs on Translated transactions are not implemented: IDR3.PASIDTT must be 0'],
   ['IDR3.S1PI', 'permission indirection is not implemented: IDR3.S1PI must be 0'],
@@ -37,10 +36,18 @@ const UNIMPLEMENTED: readonly (readonly [condition: string, what: string])[] = [
   ['AIDR.ArchMinorRev>=4', 'v3.4 is not implemented: AIDR.ArchMinorRev must be at most 3'],
 ];
 
+/** The minor version that brought MPAM (6.3.4). */
+const MPAM_SINCE = 2;
+
 /** Everything wrong with ID registers, one sentence each; empty for what can be built. */
 export function configProblems(ids: IdRegisters): string[] {
   const caps: Caps = capsOf(ids);
+  const mpam = [
+    ...(ids.MPAMIDR !== 0 && !caps.MPAM ? ['MPAMIDR must be 0 without IDR3.MPAM [6.3.41]'] : []),
+    ...(caps.MPAM && caps.minor < MPAM_SINCE ? ['IDR3.MPAM = 1 needs SMMUv3.2: AIDR.ArchMinorRev of 2 or more'] : []),
+  ];
   return [
+    ...mpam,
     ...idProblems(ids).map(({ rule, message, section }) => `${message} [${rule}, ${section}]`),
     ...UNIMPLEMENTED.filter(([condition]) => featureMet(condition, caps)).map(([, what]) => what),
   ];

@@ -57,6 +57,7 @@ const options = z.strictObject({
   ssvWithoutSubstreams: z.enum(['as-ssv0', 'no-effect']).optional(),
   prefetch: z.enum(['done', 'ignored']).optional(),
   queueWriteAbort: z.enum(['synchronous', 'asynchronous', 'unreported']).optional(),
+  eventMerging: z.enum(['never', 'unread', 'drawn']).optional(),
   wiredInterrupts: z.boolean().optional(),
   stags: z.number().int().min(1).max(0x10000).optional(),
   erratumInvalidationMayMissEntryInUse: z.boolean().optional(),

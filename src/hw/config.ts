@@ -4,6 +4,7 @@
  */
 import { AIDR, IDR0, IDR1, IDR2, IDR3, IDR4, IDR5, IDR6, IIDR } from '../../spec/id-registers.ts';
 import type { Encoding, Fields, Register } from '../../spec/layout.ts';
+import { MPAMIDR } from '../../spec/registers.ts';
 import { type ConfigCacheOptions, DEFAULT_CONFIG_CACHE } from './config-cache.ts';
 import { DEFAULT_TLB, type TlbOptions } from './tlb.ts';
 import type { TranslationChoices } from './translation-options.ts';
@@ -19,10 +20,12 @@ export interface IdRegisters {
   readonly IDR6: number;
   readonly IIDR: number;
   readonly AIDR: number;
+  /** With IDR3.MPAM only. */
+  readonly MPAMIDR: number;
 }
 
 /** The tables of the ID registers. */
-export const ID_REGISTERS = { IDR0, IDR1, IDR2, IDR3, IDR4, IDR5, IDR6, IIDR, AIDR } as const;
+export const ID_REGISTERS = { IDR0, IDR1, IDR2, IDR3, IDR4, IDR5, IDR6, IIDR, AIDR, MPAMIDR } as const;
 
 /**
  * Choices that are CONSTRAINED or IMPLEMENTATION DEFINED. The first value of each list in docs/impdef.md is the
@@ -53,6 +56,11 @@ export interface SmmuOptions {
   readonly prefetch: 'done' | 'ignored';
   /** An aborted write to the Event or PRI queue (7.2.2, 8.2). */
   readonly queueWriteAbort: 'synchronous' | 'asynchronous' | 'unreported';
+  /**
+   * Similar events are merged into the newest record while software has not read it: never, always, or when the
+   * schedule draws so, which in `eager` is never (3.5.5, STE.MEV).
+   */
+  readonly eventMerging: 'never' | 'unread' | 'drawn';
   /** Wired interrupt outputs exist (3.18). */
   readonly wiredInterrupts: boolean;
   /** Stalled transactions that can hold a STAG at once, where IDR5.STALL_MAX does not say less. */
@@ -81,6 +89,7 @@ export const DEFAULT_OPTIONS: SmmuOptions = {
   ssvWithoutSubstreams: 'as-ssv0',
   prefetch: 'done',
   queueWriteAbort: 'synchronous',
+  eventMerging: 'never',
   wiredInterrupts: true,
   stags: 0x10000,
   erratumInvalidationMayMissEntryInUse: false,
@@ -100,6 +109,7 @@ export interface SmmuConfig {
   readonly IDR6?: Encoding<typeof IDR6.fields>;
   readonly IIDR?: Encoding<typeof IIDR.fields>;
   readonly AIDR?: Encoding<typeof AIDR.fields>;
+  readonly MPAMIDR?: Encoding<typeof MPAMIDR.fields>;
   readonly options?: Partial<SmmuOptions>;
 }
 
@@ -115,6 +125,7 @@ export function idRegistersOf(config: SmmuConfig): IdRegisters {
     IDR6: IDR6.value(config.IDR6 ?? {}),
     IIDR: IIDR.value(config.IIDR ?? {}),
     AIDR: AIDR.value(config.AIDR ?? {}),
+    MPAMIDR: MPAMIDR.value(config.MPAMIDR ?? {}),
   };
 }
 
@@ -133,6 +144,7 @@ export function configFromIds(ids: Partial<IdRegisters>, options: Partial<SmmuOp
     IDR6: fieldsOf(IDR6, ids.IDR6),
     IIDR: fieldsOf(IIDR, ids.IIDR),
     AIDR: fieldsOf(AIDR, ids.AIDR),
+    MPAMIDR: fieldsOf(MPAMIDR, ids.MPAMIDR),
     options,
   };
 }

@@ -38,6 +38,8 @@ const HAFT = CD.slot('HAFT');
 const ENDI = CD.slot('ENDI');
 const AIE = CD.slot('AIE');
 const DS = CD.slot('DS');
+const PARTID = CD.slot('PARTID');
+const PMG = CD.slot('PMG');
 const MAIR0 = CD.slot('MAIR0');
 const MAIR1 = CD.slot('MAIR1');
 const HALVES = [
@@ -96,6 +98,9 @@ export class CdEntry implements Stage1Config {
   readonly rules: Stage1Rules;
   readonly mair: Uint16Array;
   readonly AIE: boolean;
+  /** MPAM ids as written; virtual where the STE has a VMS. Used with STE.S1MPAM. */
+  readonly PARTID: number;
+  readonly PMG: number;
   readonly group: TagGroup;
   readonly tables: TagSpace;
   /** Tag of non-global leaves. */
@@ -128,6 +133,8 @@ export class CdEntry implements Stage1Config {
       dirtyState: on(words, HA) && on(words, HD),
     };
     this.AIE = caps.AIE && on(words, AIE);
+    this.PARTID = slotValue(words, PARTID);
+    this.PMG = slotValue(words, PMG);
     this.mair = mairOf(words);
     this.group = group;
     const asid = Math.max(this.ASID, 0);

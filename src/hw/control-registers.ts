@@ -1,9 +1,9 @@
 /**
- * CR0 to CR2, GBPA and the Stream table registers (IHI 0070 6.3.9 to 6.3.14, 6.3.24, 6.3.25): the state that
- * translation reads, in force.
+ * CR0 to CR2, GBPA, the Stream table registers and those of MPAM (IHI 0070 6.3.9 to 6.3.14, 6.3.24, 6.3.25, 6.3.42,
+ * 6.3.43): the state that translation reads, in force.
  */
 import type { Register } from '../../spec/layout.ts';
-import { CR0, CR0ACK, CR1, CR2, GBPA, STRTAB_BASE, STRTAB_BASE_CFG } from '../../spec/registers.ts';
+import { CR0, CR0ACK, CR1, CR2, GBPA, GBPMPAM, GMPAM, STRTAB_BASE, STRTAB_BASE_CFG } from '../../spec/registers.ts';
 import { Handshake } from './handshake.ts';
 import type { Watch } from './observer.ts';
 import type { Cell, RegisterFile } from './registers.ts';
@@ -18,7 +18,6 @@ const E2H = CR2.bit('E2H');
 const RECINVSID = CR2.bit('RECINVSID');
 const REC_CFG_ATS = CR2.bit('REC_CFG_ATS');
 const PTM = CR2.bit('PTM');
-const UPDATE = GBPA.bit('Update');
 const STRTAB_ADDR = STRTAB_BASE.mask(['ADDR']);
 const TWO_LEVEL = STRTAB_BASE_CFG.field('FMT').values?.TWO_LEVEL ?? 1;
 /** SPLIT values that are defined; others behave as the first (6.3.25). */
@@ -34,7 +33,10 @@ export const guardsMayLeak = (file: RegisterFile): boolean =>
 /** See the module comment. */
 export class ControlRegisters implements TranslationRegs {
   readonly cr0: Handshake;
-  readonly gbpa: GbpaUpdate;
+  readonly gbpa: UpdateRegister;
+  /** MPAM ids of the SMMU's own accesses. */
+  readonly gmpam: UpdateRegister;
+  readonly gbpmpam: UpdateRegister;
   readonly #cr1: Cell;
   readonly #cr2: Cell;
   readonly #strtabBase: Cell;
@@ -53,7 +55,9 @@ export class ControlRegisters implements TranslationRegs {
   ) {
     const leaky = guardsMayLeak(file);
     this.cr0 = new Handshake(smmu, file, CR0, CR0ACK, watch, updated);
-    this.gbpa = new GbpaUpdate(smmu, file, watch, leaky);
+    this.gbpa = new UpdateRegister(smmu, file, watch, GBPA, leaky);
+    this.gmpam = new UpdateRegister(smmu, file, watch, GMPAM, false);
+    this.gbpmpam = new UpdateRegister(smmu, file, watch, GBPMPAM, false);
     const whenOff = (bit: number) => () => (leaky || this.cr0.off(bit) ? ALL : 0);
     const queues = CR0.bit('CMDQEN', 'EVENTQEN', 'PRIQEN');
     this.#cr1 = file.attach(CR1, {
@@ -104,6 +108,10 @@ export class ControlRegisters implements TranslationRegs {
     return this.gbpa.inForce;
   }
 
+  get GBPMPAM(): number {
+    return this.gbpmpam.inForce;
+  }
+
   get CR1(): number {
     return this.#cr1.lo;
   }
@@ -139,41 +147,53 @@ const CFG = {
 
 const cfg = (cell: Cell, field: keyof typeof CFG): number => (cell.lo >>> CFG[field].shift) & CFG[field].mask;
 
-/** GBPA with its Update handshake (6.3.14.1). */
-class GbpaUpdate implements Agent {
+/** GBPA, GMPAM or GBPMPAM with the Update handshake (6.3.14.1, 6.3.42, 6.3.43). */
+class UpdateRegister implements Agent {
   readonly name: string;
   /** What traffic meets, without Update. */
   inForce: number;
   readonly #cell: Cell;
+  readonly #register: 'GBPA' | 'GMPAM' | 'GBPMPAM';
+  readonly #update: number;
   readonly #smmu: string;
   readonly #watch: Watch;
   readonly #leaky: boolean;
 
-  constructor(smmu: string, file: RegisterFile, watch: Watch, leaky: boolean) {
-    this.name = `${smmu}.gbpa`;
+  /** @param leaky a write that does not set Update is taken all the same */
+  constructor(
+    smmu: string,
+    file: RegisterFile,
+    watch: Watch,
+    register: typeof GBPA | typeof GMPAM | typeof GBPMPAM,
+    leaky: boolean,
+  ) {
+    this.#register = register.name as 'GBPA' | 'GMPAM' | 'GBPMPAM';
+    this.name = `${smmu}.${register.name.toLowerCase()}`;
     this.#smmu = smmu;
     this.#watch = watch;
     this.#leaky = leaky;
-    this.#cell = file.attach(GBPA as Register, { write: (value) => this.#write(value) });
-    this.#cell.lo = (this.#cell.lo & ~UPDATE) >>> 0;
+    this.#update = (register as Register).bit('Update');
+    this.#cell = file.attach(register as Register, { write: (value) => this.#write(value) });
+    this.#cell.lo = (this.#cell.lo & ~this.#update) >>> 0;
     this.inForce = this.#cell.lo;
   }
 
   #write(value: number): string {
-    if ((this.#cell.lo & UPDATE) !== 0) return 'update in progress';
-    if ((value & UPDATE) === 0 && !this.#leaky) return 'Update not set';
-    this.#cell.lo = (value | UPDATE) >>> 0;
+    if ((this.#cell.lo & this.#update) !== 0) return 'update in progress';
+    if ((value & this.#update) === 0 && !this.#leaky) return 'Update not set';
+    this.#cell.lo = (value | this.#update) >>> 0;
     return '';
   }
 
   get ready(): boolean {
-    return (this.#cell.lo & UPDATE) !== 0;
+    return (this.#cell.lo & this.#update) !== 0;
   }
 
   act(): void {
     const before = this.inForce;
-    this.#cell.lo = (this.#cell.lo & ~UPDATE) >>> 0;
+    this.#cell.lo = (this.#cell.lo & ~this.#update) >>> 0;
     this.inForce = this.#cell.lo;
-    this.#watch.observer?.({ kind: 'update', smmu: this.#smmu, register: 'GBPA', before, after: this.inForce });
+    const register = this.#register;
+    this.#watch.observer?.({ kind: 'update', smmu: this.#smmu, register, before, after: this.inForce });
   }
 }

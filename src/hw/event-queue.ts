@@ -4,6 +4,7 @@ import type { Words } from '../../spec/layout.ts';
 import { CR0, EVENTQ_BASE, EVENTQ_CONS, EVENTQ_PROD, GERROR } from '../../spec/registers.ts';
 import type { SmmuOptions } from './config.ts';
 import type { ControlRegisters } from './control-registers.ts';
+import { similar } from './event-merge.ts';
 import type { GlobalErrors } from './gerror.ts';
 import type { Memory } from './memory.ts';
 import type { RecordAct, Watch } from './observer.ts';
@@ -47,6 +48,10 @@ export class EventQueue implements Agent {
   readonly #abort: SmmuOptions['queueWriteAbort'];
   readonly #watch: Watch;
   readonly #notEmpty: () => void;
+  readonly #merging: SmmuOptions['eventMerging'];
+  /** The record written last, and PROD after it. */
+  #last: Words | null = null;
+  #lastProd = 0;
 
   /** @param notEmpty called when the queue went from empty to non-empty, after PROD shows it */
   constructor(
@@ -66,6 +71,7 @@ export class EventQueue implements Agent {
     this.#errors = errors;
     this.#memory = memory;
     this.#abort = file.options.queueWriteAbort;
+    this.#merging = file.options.eventMerging;
     this.#watch = watch;
     this.#notEmpty = notEmpty;
     this.ring = attachQueue(file, control, {
@@ -87,14 +93,32 @@ export class EventQueue implements Agent {
   /**
    * Writes a record, or drops it. A record without stall that is dropped because the queue is full sets OVFLG (7.4).
    * @param stall the record's transaction waits: it must be {@link writable} now
+   * @param mergeable it may be merged into a similar one ({@link mayMerge})
    */
-  record(words: Words, stall: boolean): void {
+  record(words: Words, stall: boolean, mergeable = false): void {
+    if (mergeable && !stall && this.#merges(words)) {
+      this.#watch.observer?.({ kind: 'event', smmu: this.#smmu, words, result: 'merged' });
+      return;
+    }
     if (stall || this.#schedule.mode === 'eager') {
       this.#commit(words, stall);
       return;
     }
     this.#waiting.push(words.slice());
     if (this.#waiting.length > CAPACITY) this.act();
+  }
+
+  /** A similar record, the newest of all, waits to be written or to be read: this one is part of it (3.5.5). */
+  #merges(words: Words): boolean {
+    if (this.#merging === 'never' || !this.#control.enabled(EVENTQEN)) return false;
+    const newest = this.#waiting.at(-1) ?? this.#unread;
+    if (newest === null || !similar(newest, words)) return false;
+    return this.#merging === 'unread' || this.#schedule.choose(this.name, 'merge', 2) === 1;
+  }
+
+  /** The newest record in the queue, unless software may have read it. */
+  get #unread(): Words | null {
+    return !this.ring.empty && this.ring.consistent && this.ring.prod === this.#lastProd ? this.#last : null;
   }
 
   /** A record waits to be written. */
@@ -128,6 +152,10 @@ export class EventQueue implements Agent {
     }
     const wasEmpty = ring.empty;
     ring.prod = ring.next(ring.prod);
+    if (this.#merging !== 'never') {
+      this.#last = words.slice();
+      this.#lastProd = ring.prod;
+    }
     if (wasEmpty) this.#notEmpty();
     return 'written';
   }

@@ -60,7 +60,7 @@ export interface RecordAct {
   readonly kind: 'event' | 'pri';
   readonly smmu: string;
   readonly words: Words;
-  readonly result: 'written' | 'full' | 'disabled' | 'aborted' | 'overflow' | 'pending' | 'discarded';
+  readonly result: 'written' | 'full' | 'disabled' | 'aborted' | 'overflow' | 'pending' | 'discarded' | 'merged';
 }
 
 /** Bits of GERROR that became active, or were acknowledged. */
@@ -104,7 +104,7 @@ export interface StallAct {
 export interface UpdateAct {
   readonly kind: 'update';
   readonly smmu: string;
-  readonly register: 'CR0' | 'IRQ_CTRL' | 'GBPA';
+  readonly register: 'CR0' | 'IRQ_CTRL' | 'GBPA' | 'GMPAM' | 'GBPMPAM';
   readonly before: number;
   readonly after: number;
 }

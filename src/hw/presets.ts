@@ -82,7 +82,7 @@ export const smallVmid: SmmuConfig = {
   IDR0: { ...linuxNesting.IDR0, VMID16: 'BITS_8' },
 };
 
-/** Everything this model implements, v3.3: 52-bit addresses, both endiannesses, ATOS, ECMDQs, broadcasts. */
+/** Everything this model implements, v3.3: 52-bit addresses, both endiannesses, ATOS, ECMDQs, broadcasts, MPAM with VMS. */
 export const full: SmmuConfig = {
   IDR0: {
     ...linuxNesting.IDR0,
@@ -95,11 +95,60 @@ export const full: SmmuConfig = {
     TTENDIAN: 'MIXED',
   },
   IDR1: { ...linuxNesting.IDR1, ATTR_PERMS_OVR: 1, ECMDQ: 1, SIDSIZE: 24 },
-  IDR3: { ...linuxNesting.IDR3, PPS: 1, STT: 1, E0PD: 1, PTWNNC: 1, EPAN: 1 },
+  IDR3: { ...linuxNesting.IDR3, MPAM: 1, PPS: 1, STT: 1, E0PD: 1, PTWNNC: 1, EPAN: 1 },
   IDR5: { ...linuxNesting.IDR5, OAS: 'BITS_52', DS: 1, VAX: 'BITS_52' },
   IDR6: { CMDQ_CONTROL_PAGE_LOG2NUMP: 1, CMDQ_CONTROL_PAGE_LOG2NUMQ: 4 },
   AIDR: { ArchMinorRev: 'V3_3' },
+  MPAMIDR: { PARTID_MAX: 255, PMG_MAX: 3 },
+  options: { eventMerging: 'drawn' },
+};
+
+/**
+ * Arm CoreLink MMU-700, v3.2, as far as this model goes. Little of its ID registers is public; docs/impdef.md says where
+ * each value comes from and which are assumed.
+ */
+export const mmu700: SmmuConfig = {
+  IDR0: {
+    S2P: 1,
+    S1P: 1,
+    TTF: 'AARCH64',
+    COHACC: 1,
+    BTM: 1,
+    HTTU: 'ACCESS_DIRTY',
+    Hyp: 1,
+    ATS: 1,
+    NS1ATS: 1,
+    ASID16: 'BITS_16',
+    MSI: 1,
+    SEV: 1,
+    PRI: 1,
+    VMW: 1,
+    VMID16: 'BITS_16',
+    CD2L: 1,
+    TTENDIAN: 'MIXED',
+    STALL_MODEL: 'STALL_TERMINATE',
+    TERM_MODEL: 'ABORT_OR_RAZWI',
+    ST_LEVEL: 'TWO_LEVEL',
+  },
+  IDR1: { SIDSIZE: 24, SSIDSIZE: 20, CMDQS: 19, EVENTQS: 19, PRIQS: 19, ATTR_TYPES_OVR: 1, ATTR_PERMS_OVR: 1 },
+  IDR3: { HAD: 1, XNX: 1, PPS: 1, MPAM: 1, FWB: 1, STT: 1, RIL: 1, BBML: 'LEVEL_1' },
+  IDR5: { GRAN4K: 1, GRAN16K: 1, GRAN64K: 1, OAS: 'BITS_48', STALL_MAX: 64 },
+  IIDR: { ProductID: 0x487, Revision: 1, Implementer: 0x43b },
+  AIDR: { ArchMinorRev: 'V3_2' },
+  MPAMIDR: { PARTID_MAX: 511, PMG_MAX: 1 },
+};
+
+/**
+ * The SMMU of NVIDIA Grace: 48-bit addresses, 20-bit SubstreamIDs, no range invalidation, and so v3.1, without S2FWB.
+ * docs/impdef.md says where each value comes from; what is not public is that of an MMU-600.
+ */
+export const graceSmmu: SmmuConfig = {
+  IDR0: { ...mmu700.IDR0, HTTU: 'NONE' },
+  IDR1: mmu700.IDR1,
+  IDR3: { HAD: 1, XNX: 1, PPS: 1 },
+  IDR5: mmu700.IDR5,
+  AIDR: { ArchMinorRev: 'V3_1' },
 };
 
 /** All presets by name. */
-export const PRESETS = { minimal, qemuVirt, linuxNesting, smallVmid, full } as const;
+export const PRESETS = { minimal, qemuVirt, linuxNesting, smallVmid, mmu700, grace: graceSmmu, full } as const;

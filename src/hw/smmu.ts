@@ -13,6 +13,7 @@ import { DEFAULT_OPTIONS, ID_REGISTERS, type IdRegisters, type SmmuConfig, type 
 import { checkedIds } from './config-check.ts';
 import { ControlRegisters } from './control-registers.ts';
 import { EnhancedQueues } from './ecmdq.ts';
+import { mayMerge } from './event-merge.ts';
 import { EventQueue } from './event-queue.ts';
 import { fillEvent } from './event-record.ts';
 import { C_BAD_STREAMID } from './faults.ts';
@@ -136,7 +137,8 @@ export class Smmu implements CommandTarget {
   get agents(): Agent[] {
     const { regs, signals, commandQueue, enhancedQueues, invalidations, eventQueue, stalls } = this;
     const queues = [commandQueue, enhancedQueues, invalidations, eventQueue, stalls];
-    return [regs.cr0, regs.gbpa, signals.irqCtrl, ...queues, ...this.#atos];
+    const mpam = this.caps.MPAM ? [regs.gmpam, regs.gbpmpam] : [];
+    return [regs.cr0, regs.gbpa, ...mpam, signals.irqCtrl, ...queues, ...this.#atos];
   }
 
   mmioRead32(offset: number): number {
@@ -165,10 +167,7 @@ export class Smmu implements CommandTarget {
     if (t.outcome === Outcome.Stall && client !== null && !this.stalls.crowded) this.stalls.stall(t, client);
     else {
       if (t.outcome === Outcome.Stall) t.outcome = Outcome.Abort;
-      if (t.event !== 0 && t.record) {
-        fillEvent(this.#record, t, null);
-        this.eventQueue.record(this.#record, false);
-      }
+      if (t.event !== 0 && t.record) this.#recordEvent(t);
     }
     this.#watch.observer?.({ kind: 'translation', smmu: this.name, transaction: t });
   }
@@ -182,11 +181,14 @@ export class Smmu implements CommandTarget {
   #ppar(StreamID: number): boolean | null {
     const t = this.#scratch;
     const ppar = this.caches.ppar(StreamID, t);
-    if (ppar === null && this.regs.REC_CFG_ATS && (t.event !== C_BAD_STREAMID || this.regs.RECINVSID)) {
-      fillEvent(this.#record, t, null);
-      this.eventQueue.record(this.#record, false);
-    }
+    if (ppar === null && this.regs.REC_CFG_ATS && (t.event !== C_BAD_STREAMID || this.regs.RECINVSID))
+      this.#recordEvent(t);
     return ppar;
+  }
+
+  #recordEvent(t: Transaction): void {
+    fillEvent(this.#record, t, null);
+    this.eventQueue.record(this.#record, false, mayMerge(t));
   }
 
   /** Who names a VMID now: STEs in memory, cached STEs, TLB and walk-cache entries, commands not yet consumed. */

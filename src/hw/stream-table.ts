@@ -5,7 +5,7 @@ import { slotValue, type Words } from '../../spec/layout.ts';
 import { firstSteProblem, steProblems } from '../../spec/legality/ste.ts';
 import { effectivePS, s2StartLevel, TG0_GRANULE } from '../../spec/sizes.ts';
 import { STE } from '../../spec/ste.ts';
-import { streamWorld, vmidUsed } from '../../spec/stream-world.ts';
+import { streamWorld, vmidUsed, vmsSupported } from '../../spec/stream-world.ts';
 import type { CachedStream, ConfigCache } from './config-cache.ts';
 import { C_BAD_STREAMID, configFault, F_STE_FETCH, fetchFault } from './faults.ts';
 import { addressHi, addressLo, inPlace } from './in-place.ts';
@@ -26,6 +26,7 @@ const S1CDMAX = STE.slot('S1CDMax');
 const S1DSS = STE.slot('S1DSS');
 const DEFAULTS = STE.fields.S1DSS.values;
 const EATS = STE.slot('EATS');
+const MEV = STE.slot('MEV');
 const PRIVCFG = STE.slot('PRIVCFG');
 const INSTCFG = STE.slot('INSTCFG');
 const MTCFG = STE.slot('MTCFG');
@@ -54,6 +55,10 @@ const S2PTW = STE.slot('S2PTW');
 const S2FWB = STE.slot('S2FWB');
 const CONTEXT_PTR = inPlace(STE, 'S1ContextPtr');
 const S2TTB = inPlace(STE, 'S2TTB');
+const S1MPAM = STE.slot('S1MPAM');
+const PARTID = STE.slot('PARTID');
+const PMG = STE.slot('PMG');
+const VMSPTR = inPlace(STE, 'VMSPtr');
 const SPAN = L1STD.slot('Span');
 const L2PTR = inPlace(L1STD, 'L2Ptr');
 
@@ -102,6 +107,17 @@ export class SteEntry {
   readonly SH: number;
   /** Hints that replace the incoming ones, or -1. */
   readonly alloc: number;
+  /** STE.MEV. */
+  readonly MEV: boolean;
+  /** MPAM ids of traffic that stage 1 does not translate; of all unless S1MPAM. */
+  readonly PARTID: number;
+  readonly PMG: number;
+  /** Stage 1 traffic has the ids of its CD. */
+  readonly S1MPAM: boolean;
+  /** The PARTIDs of CDs are virtual and go through the VMS at (vmsHi, vmsLo) (5.6.1). */
+  readonly vms: boolean;
+  readonly vmsHi: number;
+  readonly vmsLo: number;
   readonly S2R: boolean;
   readonly S2S: boolean;
   readonly world: StreamWorld;
@@ -141,6 +157,13 @@ export class SteEntry {
     this.SH = types && sh !== SHCFG_INCOMING ? sh : -1;
     const counts = types && (choices.alloccfgWithoutMtcfg || on(words, MTCFG));
     this.alloc = counts ? allocOverride(slotValue(words, ALLOCCFG)) : -1;
+    this.MEV = on(words, MEV);
+    this.PARTID = mpamId(slotValue(words, PARTID), caps.PARTID_MAX);
+    this.PMG = mpamId(slotValue(words, PMG), caps.PMG_MAX);
+    this.S1MPAM = caps.MPAM && this.s1 && on(words, S1MPAM);
+    this.vms = this.S1MPAM && this.s2 && vmsSupported(caps);
+    this.vmsHi = addressHi(words, VMSPTR);
+    this.vmsLo = addressLo(words, VMSPTR);
     this.S2R = on(words, S2R);
     this.S2S = on(words, S2S);
     const world = usable ? streamWorld(words, caps, E2H) : undefined;
@@ -152,6 +175,9 @@ export class SteEntry {
     this.stage2 = this.s2 && this.group !== null ? stage2Of(words, caps, this.group, this.s1, choices) : null;
   }
 }
+
+/** An MPAM id in force: one above the largest counts as 0, which is a choice (6.3.42, 5.6). */
+export const mpamId = (id: number, max: number): number => (id > max ? 0 : id);
 
 /** Rules that a choice of the implementation takes out or puts in. */
 const CONTEXT_PTR_RULE = 'STE-S16';
@@ -332,7 +358,7 @@ export class StreamTable {
 export function readWords(
   t: Transaction,
   memory: Memory,
-  kind: typeof Step.STE | typeof Step.CD,
+  kind: typeof Step.STE | typeof Step.CD | typeof Step.VMS,
   hi: number,
   lo: number,
   bytes: number,

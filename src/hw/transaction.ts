@@ -77,6 +77,9 @@ export class Transaction {
   memAttr = 15;
   SH = 0;
   alloc = 6;
+  /** MPAM ids of the access (Ok): PARTID and PMG; 0 without MPAM. */
+  PARTID = 0;
+  PMG = 0;
 
   // The event record, if `event` is not 0 (7.3).
   /** Event number; 0: no event was found. */
@@ -94,6 +97,8 @@ export class Transaction {
   ipaLo = 0;
   fetchHi = 0;
   fetchLo = 0;
+  /** STE.MEV of the stream: its events may be merged. */
+  MEV = false;
   /** Id of the legality rule that made the STE or CD ILLEGAL, for explanations. */
   rule = '';
 
@@ -131,6 +136,7 @@ export class Transaction {
     this.paHi = this.paLo = 0;
     this.sizeLog2 = 64;
     this.grantRead = this.grantWrite = this.grantExec = false;
+    this.PARTID = this.PMG = 0;
     this.event = 0;
     this.record = false;
     this.S2 = false;
@@ -138,6 +144,7 @@ export class Transaction {
     this.eventInD = this.eventPnU = false;
     this.TTRnW = false;
     this.ipaHi = this.ipaLo = this.fetchHi = this.fetchLo = 0;
+    this.MEV = false;
     this.rule = '';
     this.streamWorld = StreamWorld.None;
     this.VMID = this.ASID = -1;
@@ -162,6 +169,8 @@ export interface TranslationRegs {
   /** GBPA as read, without Update. */
   readonly GBPA: number;
   readonly CR1: number;
+  /** GBPMPAM in force, without Update; 0 without MPAM. */
+  readonly GBPMPAM: number;
   /** STRTAB_BASE.ADDR as written (not yet aligned), halves of the address. */
   readonly strtabHi: number;
   readonly strtabLo: number;

@@ -27,6 +27,7 @@ import {
 } from './faults.ts';
 import { GlobalBypass } from './global-bypass.ts';
 import type { Memory } from './memory.ts';
+import { Mpam } from './mpam.ts';
 import * as permissions from './permissions.ts';
 import { Stage1Walker } from './stage1-walker.ts';
 import { Stage2Walker } from './stage2-walker.ts';
@@ -63,6 +64,7 @@ export class Translator {
   readonly #cds: ContextDescriptors;
   readonly #stages: Stages;
   readonly #bypass: GlobalBypass;
+  readonly #mpam: Mpam | null;
 
   /** @throws RangeError for cache shapes that cannot be built ({@link TlbArray}) */
   constructor(memory: Memory, caps: Caps, regs: TranslationRegs, options: TranslatorOptions = {}) {
@@ -78,6 +80,7 @@ export class Translator {
     this.#streams = new streams.StreamTable(memory, caps, regs, this.configCache, this.tlb, this.choices);
     this.#cds = new ContextDescriptors(memory, caps, this.configCache, stage2, this.tlb, this.choices);
     this.#bypass = new GlobalBypass(caps, regs);
+    this.#mpam = caps.MPAM ? new Mpam(memory, caps, regs, this.configCache) : null;
   }
 
   /** Translates what the client asked; everything found out stands in `t` afterwards. Never throws. */
@@ -85,10 +88,12 @@ export class Translator {
     t.reset();
     if (!this.regs.SMMUEN) {
       this.#bypass.apply(t);
+      this.#mpam?.bypass(t);
       return;
     }
     if (t.access === Translated && !this.regs.ATSCHK) {
       this.#passTranslated(t);
+      this.#mpam?.bypass(t);
       return;
     }
     const stream = this.#streams.find(t);
@@ -97,6 +102,7 @@ export class Translator {
       return;
     }
     const ste = stream.ste;
+    t.MEV = ste.MEV;
     if (ste.rule !== '') {
       configFault(t, C_BAD_STE, ste.rule);
       this.#configEnd(t);
@@ -117,6 +123,10 @@ export class Translator {
     const ste = stream.ste;
     if (t.isSpeculative && (t.isWrite || t.isAtomic)) return; // no event (3.14)
     this.#effective(t, ste, t.PnU, t.InD);
+    if (this.#mpam?.fetch(t, ste) === false) {
+      this.#configEnd(t);
+      return;
+    }
     const index = this.#substream(t, ste);
     if (index === REFUSED) {
       this.#configEnd(t);
@@ -138,7 +148,7 @@ export class Translator {
         ? stages.withoutStage1(t, ste, need, need & W)
         : stages.withStage1(t, ste, cd, need, need & W, R | W | X);
     t.tlbHit = stages.hit;
-    if (done) this.#done(t, ste, cd !== null);
+    if (done) this.#done(t, ste, cd);
     else {
       if (t.event === F_PERMISSION) this.#grants(t);
       // A size fault of a stage 1 that takes no part is not a CD's or S2R's business (3.4).
@@ -184,6 +194,10 @@ export class Translator {
     // Without a PASID a request has neither Privileged nor Execute (13.7).
     if (!t.SSV) t.PnU = t.InD = false;
     this.#effective(t, ste, t.PnU, t.InD);
+    if (this.#mpam?.fetch(t, ste) === false) {
+      this.#configEnd(t);
+      return;
+    }
     const index = this.#substream(t, ste);
     const cd = index >= 0 ? this.#cds.find(t, stream, index) : null;
     if (index === REFUSED || (index !== NO_STAGE1 && cd === null)) {
@@ -199,7 +213,7 @@ export class Translator {
       return;
     }
     const { grantRead, grantWrite, grantExec } = t;
-    this.#done(t, ste, cd !== null);
+    this.#done(t, ste, cd);
     t.grantRead = grantRead;
     t.grantWrite = grantWrite;
     t.grantExec = grantExec;
@@ -238,9 +252,14 @@ export class Translator {
         return;
       }
     }
-    if (eats === EATS.FULL) this.#passTranslated(t);
+    if (eats === EATS.FULL) this.#passWithIds(t, ste);
     else if (!splitInput(t, this.caps)) this.#faultedTranslated(t);
     else this.#secondHalf(t, ste);
+  }
+
+  #passWithIds(t: Transaction, ste: SteEntry): void {
+    this.#passTranslated(t);
+    this.#mpam?.assign(t, ste, null);
   }
 
   /** The second half of a split-stage translation: stage 2 of an intermediate address (3.9.1). */
@@ -248,7 +267,7 @@ export class Translator {
     const need = t.isAtomic ? R | W : t.isWrite ? W : t.eventInD ? X : R;
     const done = this.#stages.withoutStage1(t, ste, need, need & W);
     t.tlbHit = this.#stages.hit;
-    if (done) this.#done(t, ste, false);
+    if (done) this.#done(t, ste, null);
     else {
       if (t.event === F_PERMISSION) this.#grants(t);
       if (t.S2) this.#stageEnd(t, ste, null);
@@ -272,7 +291,7 @@ export class Translator {
     t.grantExec = (one & X) !== 0 && (perm2 & (t.eventPnU ? X : S2_UX)) !== 0;
   }
 
-  #done(t: Transaction, ste: SteEntry, stage1: boolean): void {
+  #done(t: Transaction, ste: SteEntry, cd: CdEntry | null): void {
     const stages = this.#stages;
     t.outcome = OK;
     t.paHi = stages.paHi;
@@ -281,7 +300,7 @@ export class Translator {
     this.#grants(t);
     let attributes = stages.attributes;
     // Hints of a stage 1 translation combine with those of the client or the STE (13.5).
-    if (stage1) {
+    if (cd !== null) {
       const alloc = ste.alloc < 0 ? t.inAlloc : ste.alloc;
       if (alloc !== (RA | WA))
         attributes = pack(typeOf(attributes), shOf(attributes), combineAlloc(allocOf(attributes), alloc));
@@ -289,6 +308,7 @@ export class Translator {
     t.memAttr = typeOf(attributes);
     t.SH = shOf(attributes);
     t.alloc = allocOf(attributes);
+    this.#mpam?.assign(t, ste, cd);
   }
 
   /** Ends with a fault that A, R and S have no say in (5.5): recorded, unless ATS or CR2 say otherwise (3.9.1). */

@@ -176,6 +176,7 @@ export class Translation implements TranslationUnit {
     const { configCache, tlb } = this.translator;
     return [
       ...configCache.holdersOf(VMID).map((sid): VmidHolder => ({ kind: 'cached-ste', what: hexId(sid) })),
+      ...(configCache.vms(VMID) === null ? [] : [{ kind: 'cached-vms', what: 'PARTID map' } as const]),
       ...tlb.holdersOf(VMID).map(
         ({ cache, address, ASID, level }): VmidHolder => ({
           kind: cache === 'va' || cache === 'ipa' ? 'tlb' : 'walk-cache',

@@ -97,7 +97,7 @@ export class VmidAllocator {
 
 /** Something in hardware, or in memory that hardware reads, that names a VMID. */
 export interface VmidHolder {
-  readonly kind: 'ste' | 'cached-ste' | 'tlb' | 'walk-cache' | 'vintf' | 'command';
+  readonly kind: 'ste' | 'cached-ste' | 'cached-vms' | 'tlb' | 'walk-cache' | 'vintf' | 'command';
   /** Which one: a StreamID for STEs, an entry's tag, an index in a queue, a VINTF's number. */
   readonly what: string;
 }

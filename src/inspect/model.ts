@@ -2,6 +2,7 @@
 import type { Caps } from '../../spec/caps.ts';
 import type { Register } from '../../spec/layout.ts';
 import { CR0, CR1, CR2, GBPA } from '../../spec/registers/control.ts';
+import { GBPMPAM } from '../../spec/registers/mpam-dpt.ts';
 import { STRTAB_BASE } from '../../spec/registers/queues.ts';
 import { NO_CONFIG_CACHE } from '../hw/config-cache.ts';
 import { Memory } from '../hw/memory.ts';
@@ -37,6 +38,7 @@ function regsOf(registers: Registers, caps: Caps): TranslationRegs {
     PTM: bit(CR2, 'PTM'),
     GBPA: words(GBPA)[0] ?? 0,
     CR1: words(CR1)[0] ?? 0,
+    GBPMPAM: words(GBPMPAM)[0] ?? 0,
     strtabHi: high(base),
     strtabLo: low(base),
     twoLevel: table.split !== undefined,

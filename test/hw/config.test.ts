@@ -56,7 +56,7 @@ describe('what no SMMU has, or this one does not implement, is refused with a re
     ['VMSAv8-32', { IDR0: { ...linuxNesting.IDR0, TTF: 'AARCH32_AARCH64' } }],
     ['dormancy', { IDR0: { ...linuxNesting.IDR0, DORMHINT: 1 } }],
     ['preset tables', { IDR1: { ...linuxNesting.IDR1, TABLES_PRESET: 1 } }],
-    ['MPAM', { IDR3: { ...linuxNesting.IDR3, MPAM: 1 } }],
+    ['Device Permission Table', { IDR3: { ...linuxNesting.IDR3, DPT: 1 } }],
     ['Attribute Index', { IDR3: { ...linuxNesting.IDR3, AIE: 1 } }],
   ] as const)('%s is not implemented', (what, change) => {
     expect(problemsOf(() => machineWith({ ...linuxNesting, ...change })).join()).toContain(what);

@@ -56,6 +56,7 @@ export const labRegs = (): MutableRegs => ({
   PTM: false,
   GBPA: 0,
   CR1: 0,
+  GBPMPAM: 0,
   strtabHi: Number(STRTAB >> 32n),
   strtabLo: Number(STRTAB & 0xffff_ffffn) | 0,
   twoLevel: false,
