@@ -6,6 +6,50 @@ const SHIFT = 12;
 /** Stored over what is handed out again, piece by piece. */
 const ZEROS = new Uint8Array(16 << SHIFT);
 
+/** Pages of one {@link TakenRuns} block, as log2. */
+const BLOCK_SHIFT = 12;
+const BLOCK_PAGES = 1 << BLOCK_SHIFT;
+
+/**
+ * Runs handed out, by first page number. Blocks of numbers, not a Map of runs: a Map in which a few of very many keys
+ * come and go walks over what was deleted.
+ */
+class TakenRuns {
+  /** Lengths of runs by first page; 0: none begins there. */
+  readonly #blocks = new Map<number, Uint32Array>();
+  count = 0;
+
+  /** Length of the run that begins at a page; 0: none does. */
+  at(first: number): number {
+    return this.#blocks.get(Math.floor(first / BLOCK_PAGES))?.[first % BLOCK_PAGES] ?? 0;
+  }
+
+  add(first: number, pages: number): void {
+    const number = Math.floor(first / BLOCK_PAGES);
+    let block = this.#blocks.get(number);
+    if (block === undefined) {
+      block = new Uint32Array(BLOCK_PAGES);
+      this.#blocks.set(number, block);
+    }
+    block[first % BLOCK_PAGES] = pages;
+    this.count++;
+  }
+
+  remove(first: number): void {
+    const block = this.#blocks.get(Math.floor(first / BLOCK_PAGES));
+    if (block !== undefined) block[first % BLOCK_PAGES] = 0;
+    this.count--;
+  }
+
+  /** First pages, ascending. */
+  firsts(): number[] {
+    const out: number[] = [];
+    for (const [number, block] of [...this.#blocks].sort(([a], [b]) => a - b))
+      for (let i = 0; i < BLOCK_PAGES; i++) if (block[i] !== 0) out.push(number * BLOCK_PAGES + i);
+    return out;
+  }
+}
+
 /** A run of free pages, in page numbers: [first, end). */
 interface Extent {
   first: number;
@@ -19,7 +63,7 @@ interface Extent {
 export class PageAllocator {
   readonly #bus: Bus;
   readonly #free: Extent[];
-  readonly #taken = new Map<number, number>();
+  readonly #taken = new TakenRuns();
   /** Single pages given back, the latest last; null: they return to the free runs at once. */
   readonly #hot: number[] | null;
   /** Pages below were handed out before and may hold old bytes; those above are as the machine was switched on. */
@@ -52,7 +96,7 @@ export class PageAllocator {
   }
 
   #handOut(first: number, pages: number): Pa {
-    this.#taken.set(first, pages);
+    this.#taken.add(first, pages);
     const pa = BigInt(first) << BigInt(SHIFT);
     this.#zero(pa, first, pages);
     return pa;
@@ -61,21 +105,21 @@ export class PageAllocator {
   /** Gives memory back. @throws Error if it is not allocated from here */
   free(pa: Pa): void {
     const first = Number(pa >> BigInt(SHIFT));
-    const pages = this.#taken.get(first);
-    if (pages === undefined) throw new Error(`0x${pa.toString(16)} is not allocated`);
-    this.#taken.delete(first);
+    const pages = this.#taken.at(first);
+    if (pages === 0) throw new Error(`0x${pa.toString(16)} is not allocated`);
+    this.#taken.remove(first);
     if (pages === 1 && this.#hot !== null) this.#hot.push(first);
     else this.#give({ first, end: first + pages });
   }
 
   /** Number of allocations not given back. */
   get used(): number {
-    return this.#taken.size;
+    return this.#taken.count;
   }
 
   /** Addresses of allocations not given back, ascending. */
   get taken(): Pa[] {
-    return [...this.#taken.keys()].sort((a, b) => a - b).map((first) => BigInt(first) << BigInt(SHIFT));
+    return this.#taken.firsts().map((first) => BigInt(first) << BigInt(SHIFT));
   }
 
   #take(index: number, extent: Extent, first: number, end: number): void {
