@@ -28,6 +28,9 @@ export const VMID_MIN = 1;
  */
 export const vmidMax = (VMID16: number | bigint): number => 2 ** (Number(VMID16) === 0 ? 8 : 16) - 1;
 
+/** A word of 32 VMIDs that are all taken. */
+const FULL = 0xffff_ffff;
+
 /**
  * Hands out VMIDs, lowest free first, and remembers who has each. No policy: when a VMID may be freed is the caller's
  * business.
@@ -36,9 +39,13 @@ export class VmidAllocator {
   /** Lowest and highest VMID, both included. */
   readonly min: number;
   readonly max: number;
-  readonly #owners = new Map<number, string>();
-  /** Nothing below it is free. */
-  #hint: number;
+  /** By VMID less {@link min}. */
+  readonly #owners: (string | undefined)[] = [];
+  /** A one for each VMID that is taken or out of range. */
+  readonly #taken: Uint32Array;
+  /** All words of {@link #taken} below are full. */
+  #word = 0;
+  #used = 0;
 
   /**
    * @param max highest VMID, as {@link vmidMax} says
@@ -49,7 +56,9 @@ export class VmidAllocator {
       throw new RangeError(`VMID range ${min}..${max}: expected 0 <= min <= max <= ${vmidMax(1)}`);
     this.min = min;
     this.max = max;
-    this.#hint = min;
+    this.#taken = new Uint32Array((max >>> 5) + 1);
+    for (let vmid = 0; vmid < min; vmid++) this.#mark(vmid);
+    for (let vmid = max + 1; vmid < 32 * this.#taken.length; vmid++) this.#mark(vmid);
   }
 
   /**
@@ -57,13 +66,19 @@ export class VmidAllocator {
    * @throws VmidError 'exhausted'
    */
   alloc(owner: string): number {
-    let vmid = this.#hint;
-    while (this.#owners.has(vmid)) vmid++;
-    if (vmid > this.max)
+    while (this.#taken[this.#word] === FULL) this.#word++;
+    const free = ~(this.#taken[this.#word] ?? FULL);
+    if (free === 0)
       throw new VmidError('exhausted', -1, `all ${this.max - this.min + 1} VMIDs (${this.min}..${this.max}) are taken`);
-    this.#owners.set(vmid, owner);
-    this.#hint = vmid + 1;
+    const vmid = 32 * this.#word + 31 - Math.clz32(free & -free);
+    this.#mark(vmid);
+    this.#owners[vmid - this.min] = owner;
+    this.#used++;
     return vmid;
+  }
+
+  #mark(vmid: number): void {
+    this.#taken[vmid >>> 5] = (this.#taken[vmid >>> 5] ?? 0) | (1 << (vmid & 31));
   }
 
   /**
@@ -71,27 +86,32 @@ export class VmidAllocator {
    * @throws VmidError 'double-free' if nobody has it (or it is outside the range), 'foreign-free' if another owner has
    */
   free(vmid: number, owner: string): void {
-    const holder = this.#owners.get(vmid);
+    const holder = this.ownerOf(vmid);
     if (holder === undefined) throw new VmidError('double-free', vmid, `VMID ${vmid} is not allocated`);
     if (holder !== owner)
       throw new VmidError('foreign-free', vmid, `VMID ${vmid} belongs to ${holder}, ${owner} cannot free it`);
-    this.#owners.delete(vmid);
-    if (vmid < this.#hint) this.#hint = vmid;
+    this.#owners[vmid - this.min] = undefined;
+    this.#used--;
+    const word = vmid >>> 5;
+    this.#taken[word] = (this.#taken[word] ?? 0) & ~(1 << (vmid & 31));
+    if (word < this.#word) this.#word = word;
   }
 
   /** Who has a VMID; undefined: it is free. */
   ownerOf(vmid: number): string | undefined {
-    return this.#owners.get(vmid);
+    return this.#owners[vmid - this.min];
   }
 
   /** Number of VMIDs taken. */
   get used(): number {
-    return this.#owners.size;
+    return this.#used;
   }
 
   /** VMIDs taken, ascending. */
   get taken(): number[] {
-    return [...this.#owners.keys()].sort((a, b) => a - b);
+    const out: number[] = [];
+    for (const [i, owner] of this.#owners.entries()) if (owner !== undefined) out.push(this.min + i);
+    return out;
   }
 }
 
