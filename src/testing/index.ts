@@ -5,12 +5,14 @@
 export { default as fc } from 'fast-check';
 export * from './arbitraries/case.ts';
 export * from './arbitraries/operations.ts';
+export * from './arbitraries/structures.ts';
 export * from './campaign.ts';
 export * from './case.ts';
 export * from './coverage.ts';
 export * from './guest.ts';
 export * from './lab.ts';
 export * from './ledger.ts';
+export * from './machine.ts';
 export * from './model.ts';
 export * from './operations.ts';
 export * from './properties/index.ts';
