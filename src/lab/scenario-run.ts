@@ -2,7 +2,7 @@
 import { slotValue, type Words } from '../../spec/layout.ts';
 import { STE } from '../../spec/ste.ts';
 import type { OwnershipNote } from '../driver/kernel.ts';
-import { modelOf } from '../testing/case.ts';
+import { modelOf, sanitized } from '../testing/case.ts';
 import { CaseError, Lab, type LabConfig, type LabExtras } from '../testing/lab.ts';
 import { execute, type OperationResult } from '../testing/operations.ts';
 import { PROPERTIES } from '../testing/properties/index.ts';
@@ -72,8 +72,9 @@ class Run {
   constructor(scenario: Scenario, config: LabConfig, extras: LabExtras) {
     this.#scenario = scenario;
     this.#config = config;
+    const watch = sanitized(extras);
     this.#lab = new Lab(config, {
-      ...extras,
+      ...watch.extras,
       observer: (act) => {
         if (act.kind === 'event' && act.result === 'written')
           this.#events.set(act.smmu, (this.#events.get(act.smmu) ?? 0) + 1);
@@ -88,7 +89,7 @@ class Run {
     this.#model = model;
     this.#monitors = propertiesOf(scenario)
       .filter(({ foreign }) => foreign || model !== null)
-      .map((property) => monitorOf(property, property.monitor({ lab, model })));
+      .map((property) => monitorOf(property, property.monitor({ lab, model, findings: watch.findings })));
   }
 
   all(): ScenarioResult {

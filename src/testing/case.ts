@@ -1,5 +1,6 @@
 /** A case: what a lab is made from and what is done with it, as plain data; and how one is run. */
 import type { OwnershipNote } from '../driver/kernel.ts';
+import { Sanitizer, type Finding as SanitizerFinding } from '../sanitizer/index.ts';
 import type { Coverage } from './coverage.ts';
 import { CaseError, Lab, type LabConfig, type LabExtras } from './lab.ts';
 import { VmidModel } from './model.ts';
@@ -59,7 +60,9 @@ export function runCase(property: Property, { config, steps }: LabCase, options:
   const records: StepRecord[] = [];
   const { coverage } = options;
   coverage?.config(config);
-  const made = makeLab(config, options.extras);
+  const watch =
+    property.sanitizer === true ? sanitized(options.extras) : { extras: options.extras, findings: undefined };
+  const made = makeLab(config, watch.extras);
   if (!(made instanceof Lab)) return { finding: { ...made, step: 0 }, steps: [], ops: 0 };
   const lab = made;
   const model = options.withoutModel === true ? null : modelOf(lab);
@@ -67,7 +70,7 @@ export function runCase(property: Property, { config, steps }: LabCase, options:
   lab.kernel.onNote((note) => {
     if (note.what === 'vmid') notes.push(note);
   });
-  const monitor = property.monitor({ lab, model });
+  const monitor = property.monitor({ lab, model, findings: watch.findings });
   const { schedule } = lab.machine.conductor;
   const broken = (violation: Violation): RunResult => ({
     finding: { ...violation, step: records.length },
@@ -94,6 +97,21 @@ export function runCase(property: Property, { config, steps }: LabCase, options:
   }
   const last = closing(lab, () => monitor.atEnd?.() ?? null);
   return last === null ? { finding: null, steps: records, ops: records.length } : broken(last);
+}
+
+/** Extras that attach a sanitizer before anything runs, and what it finds. */
+export function sanitized(extras: LabExtras = {}): {
+  readonly extras: LabExtras;
+  readonly findings: readonly SanitizerFinding[];
+} {
+  const findings: SanitizerFinding[] = [];
+  const withKernel: LabExtras['withKernel'] = (kernel, machine) => {
+    const sanitizer = new Sanitizer(machine);
+    sanitizer.onFinding = (finding) => findings.push(finding);
+    kernel.onNote(sanitizer.announce);
+    extras.withKernel?.(kernel, machine);
+  };
+  return { extras: { ...extras, withKernel }, findings };
 }
 
 /** A lab, or why the driver could not be started on it. */

@@ -218,7 +218,7 @@ export class Lab {
     const vmidPolicy = this.config.policy ?? 'at-attach';
     const { defaultDomain = 'dma', quirks = [], nestedWithoutViommu = false } = this.config;
     const settings = { defaultDomain, quirks, nestedWithoutViommu, ...extras.settings, vmidPolicy };
-    const hypervisor = vmidPolicy === 'external' ? { hypervisor: new LabHypervisor(this.ledger) } : {};
+    const hypervisor = vmidPolicy === 'external' ? { hypervisor: new LabHypervisor(this.kernel) } : {};
     return new ArmSmmuDriver(
       this.kernel,
       { ...settings, ...hypervisor },

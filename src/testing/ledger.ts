@@ -22,9 +22,9 @@ export class VmidLedger {
   constructor(kernel: LocalKernel) {
     kernel.onNote(({ what, act, where, id, owner }) => {
       if (what !== 'vmid') return;
-      if (act === 'alloc') this.take(where, Number(id), owner);
+      if (act === 'alloc') this.#take(where, Number(id), owner);
       else if (act === 'give') this.#give(where, Number(id), owner);
-      else if (act === 'free') this.free(where, Number(id), owner);
+      else if (act === 'free') this.#free(where, Number(id), owner);
     });
   }
 
@@ -38,7 +38,7 @@ export class VmidLedger {
   }
 
   /** `owner` has `vmid` from now on. */
-  take(smmu: string, vmid: number, owner: string): void {
+  #take(smmu: string, vmid: number, owner: string): void {
     this.heard = true;
     const map = this.#of(smmu);
     const owners = map.get(vmid) ?? new Set();
@@ -55,7 +55,7 @@ export class VmidLedger {
   }
 
   /** `owner` has `vmid` no more. */
-  free(smmu: string, vmid: number, owner: string): void {
+  #free(smmu: string, vmid: number, owner: string): void {
     const owners = this.#of(smmu).get(vmid);
     if (owners?.delete(owner) !== true) {
       this.#fault(smmu, vmid, `${owner} frees VMID ${vmid}, which is not its own`);
@@ -90,13 +90,16 @@ export class VmidLedger {
 
 const NOBODY: ReadonlySet<string> = new Set();
 
-/** A hypervisor that owns the VMIDs (policy 'external'): one number for each VM, the same on all SMMUs, lowest first. */
+/**
+ * A hypervisor that owns the VMIDs (policy 'external'): one number for each VM, the same on all SMMUs, lowest first. It
+ * announces what it pins as a driver announces what it allocates.
+ */
 export class LabHypervisor implements Hypervisor {
-  readonly #ledger: VmidLedger;
+  readonly #kernel: LocalKernel;
   readonly #vms = new Map<string, { readonly vmid: number; readonly pins: Map<string, number> }>();
 
-  constructor(ledger: VmidLedger) {
-    this.#ledger = ledger;
+  constructor(kernel: LocalKernel) {
+    this.#kernel = kernel;
   }
 
   pinVmid(vm: string, smmu: string): number {
@@ -107,7 +110,7 @@ export class LabHypervisor implements Hypervisor {
     }
     const pins = entry.pins.get(smmu) ?? 0;
     entry.pins.set(smmu, pins + 1);
-    if (pins === 0) this.#ledger.take(smmu, entry.vmid, vm);
+    if (pins === 0) this.#announce('alloc', vm, smmu, entry.vmid);
     return entry.vmid;
   }
 
@@ -115,7 +118,8 @@ export class LabHypervisor implements Hypervisor {
     const entry = this.#vms.get(vm);
     const pins = entry?.pins.get(smmu) ?? 0;
     if (entry === undefined || pins === 0) {
-      this.#ledger.free(smmu, entry?.vmid ?? 0, vm);
+      // Nobody's: the ledger takes it down as a fault.
+      this.#announce('free', vm, smmu, entry?.vmid ?? 0);
       return;
     }
     if (pins > 1) {
@@ -124,7 +128,11 @@ export class LabHypervisor implements Hypervisor {
     }
     entry.pins.delete(smmu);
     if (entry.pins.size === 0) this.#vms.delete(vm);
-    this.#ledger.free(smmu, entry.vmid, vm);
+    this.#announce('free', vm, smmu, entry.vmid);
+  }
+
+  #announce(act: 'alloc' | 'free', vm: string, smmu: string, vmid: number): void {
+    this.#kernel.announce({ what: 'vmid', act, where: smmu, id: BigInt(vmid), owner: `vm of ${vm}` });
   }
 
   #lowestFree(): number {

@@ -7,7 +7,7 @@
  */
 import fc from 'fast-check';
 import { operation, pools } from './arbitraries/operations.ts';
-import { modelOf } from './case.ts';
+import { modelOf, sanitized } from './case.ts';
 import { Lab, type LabConfig, type LabExtras } from './lab.ts';
 import type { VmidModel } from './model.ts';
 import { execute, type Operation } from './operations.ts';
@@ -87,9 +87,10 @@ export function labSetup(
   extras: LabExtras = {},
 ): () => { readonly model: MachineModel; readonly real: MachineReal } {
   return () => {
-    const lab = new Lab(config, extras);
+    const watch = sanitized(extras);
+    const lab = new Lab(config, watch.extras);
     const vmids = modelOf(lab);
-    const monitors = properties.map((property) => property.monitor({ lab, model: vmids }));
+    const monitors = properties.map((property) => property.monitor({ lab, model: vmids, findings: watch.findings }));
     return { model: { vmids, names: new Set(lab.names) }, real: { lab, monitors } };
   };
 }

@@ -1,4 +1,5 @@
 /** What a property is: rules that are asked after each operation of a case. */
+import type { Finding as SanitizerFinding } from '../sanitizer/index.ts';
 import type { Lab } from './lab.ts';
 import type { VmidModel } from './model.ts';
 import type { Operation, OperationName, OperationResult } from './operations.ts';
@@ -16,6 +17,8 @@ export interface Watched {
   readonly lab: Lab;
   /** Null where the driver is not the shipped one and says nothing of its policy. */
   readonly model: VmidModel | null;
+  /** What a sanitizer has found since power-on, oldest first; for a property that asked for one. */
+  readonly findings?: readonly SanitizerFinding[] | undefined;
 }
 
 /** Asks one run its questions. It may keep state. */
@@ -40,5 +43,7 @@ export interface Property {
   /** Whether it says anything about a driver that is not the shipped one. */
   readonly foreign: boolean;
   readonly weights: Weights;
+  /** The monitor needs a sanitizer that has watched the machine since power-on. */
+  readonly sanitizer?: true;
   monitor(watched: Watched): Monitor;
 }

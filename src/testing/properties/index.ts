@@ -3,6 +3,7 @@ import type { Property } from '../property.ts';
 import { dmaContained } from './dma-contained.ts';
 import { failureChangesNothing } from './failure-changes-nothing.ts';
 import { nothingLeft } from './nothing-left.ts';
+import { rulesKept } from './rules-kept.ts';
 import { s2vmidOwned } from './s2vmid-owned.ts';
 import { vmidCounted } from './vmid-counted.ts';
 import { vmidFree } from './vmid-free.ts';
@@ -15,6 +16,7 @@ export const PROPERTIES: readonly Property[] = [
   nothingLeft,
   failureChangesNothing,
   dmaContained,
+  rulesKept,
 ];
 
-export { dmaContained, failureChangesNothing, nothingLeft, s2vmidOwned, vmidCounted, vmidFree };
+export { dmaContained, failureChangesNothing, nothingLeft, rulesKept, s2vmidOwned, vmidCounted, vmidFree };
