@@ -19,7 +19,7 @@ export const LOG2 = 4;
 export class Regs {
   readonly machine: Machine;
   readonly base: bigint;
-  constructor(machine: Machine, base = BASE) {
+  constructor(machine: Machine, base: bigint = BASE) {
     this.machine = machine;
     this.base = base;
   }
