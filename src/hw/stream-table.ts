@@ -77,7 +77,7 @@ export const highMask = (bits: number): number => (bits === 32 ? 0 : (1 << (bits
 
 /** High half of an address with its low `n` bits cleared. */
 const alignHi = (hi: number, n: number): number => (n <= 32 ? hi : n >= 64 ? 0 : hi & (-1 << (n - 32)));
-const alignLo = (lo: number, n: number): number => (n >= 32 ? 0 : lo & (-1 << n));
+const alignLo = (lo: number, n: number): number => (n >= 32 ? 0 : n <= 0 ? lo : lo & (-1 << n));
 
 /** An STE as translation uses it: decoded once. */
 export class SteEntry {

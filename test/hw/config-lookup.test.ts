@@ -415,3 +415,24 @@ describe('A, R, S and S2R, S2S [5.5]', () => {
     expect([lab.t.CLASS, lab.t.access]).toEqual([2, Access.Untranslated]);
   });
 });
+
+describe('small two-level CD tables [5.2 S1Fmt: S1ContextPtr is aligned to the level 1 table, 64 bytes at least]', () => {
+  test.each([
+    ['TWO_LEVEL_4KB', 1],
+    ['TWO_LEVEL_4KB', 2],
+    ['TWO_LEVEL_4KB', 6],
+    ['TWO_LEVEL_64KB', 1],
+    ['TWO_LEVEL_64KB', 6],
+    ['TWO_LEVEL_64KB', 10],
+  ] as const)('%s with S1CDMax = %i, at an address aligned to no more than 64 bytes', (S1Fmt, S1CDMax) => {
+    const lab = new Lab();
+    const root = lab.pages();
+    lab.map(1, root, 0x1000n, 0x6000_0000n);
+    const leaf = lab.pages(0x1_0000);
+    lab.cd({ TTB0: root >> 4n }, leaf + 64n);
+    const table = lab.pages() + 0x340n;
+    lab.write(table, L1CD.encode({ V: 1, L2Ptr: leaf >> 12n }));
+    lab.ste(5, { Config: 'S1_TRANS', S1Fmt, S1CDMax, S1ContextPtr: table >> 6n });
+    expect(lab.go(5, 0x1000n, { SSV: true, SubstreamID: 1 })).toBe('0x60000000');
+  });
+});
