@@ -21,6 +21,9 @@ const VSTES = [
 ];
 const POLICIES = ['at-attach', 'viommu-only', 'at-domain-alloc', 'external'] as const;
 
+/** With ATS, PRI and PASIDs. */
+const ATS_NESTING: SmmuConfig = { ...linuxNesting, IDR0: { ...linuxNesting.IDR0, ATS: 1, PRI: 1 } };
+
 /** A hypervisor that owns the numbers, and says so. */
 class Numbers implements Hypervisor {
   readonly #pins = new Map<string, { vmid: number; count: number }>();
@@ -57,6 +60,8 @@ class Watched extends Rig {
   readonly s1s: IommuDomain[] = [];
   readonly viommus: { readonly viommu: IommufdViommu; readonly device: string }[] = [];
   readonly attached = new Map<string, IommuDomain>();
+  /** Domains by device and PASID. */
+  readonly pasids = new Map<string, IommuDomain>();
 
   constructor(
     vmidPolicy: VmidPolicyName,
@@ -72,8 +77,8 @@ class Watched extends Rig {
           { config, base: 0x0a05_0000n },
         ],
         endpoints: [
-          { name: 'a1', streamIds: [1], canWbs: true },
-          { name: 'a2', streamIds: [2, 0x102], canWbs: true },
+          { name: 'a1', streamIds: [8], bdf: 8, ats: config.IDR0.ATS === 1, canWbs: true, ssidBits: 4 },
+          { name: 'a2', streamIds: [2, 0x102], canWbs: true, canStall: true },
           { name: 'b1', streamIds: [3], smmu: 1, canWbs: true },
         ],
         schedule,
@@ -99,6 +104,13 @@ class Watched extends Rig {
     this.sanitizer.announce({ what: 'operation', act: 'done', where: '', id: 0n, owner: kind });
   }
 
+  /** Says of each stream of a device that an operation on it is done. */
+  streamsDone(kind: string, name: string): void {
+    const { smmu, streamIds } = this.device(name).node;
+    for (const sid of streamIds)
+      this.sanitizer.announce({ what: 'operation', act: 'done', where: smmu, id: BigInt(sid), owner: kind });
+  }
+
   attachTo(name: string, domain: IommuDomain): void {
     this.operation(`attach ${name}`, () => {
       deviceAttach(this, domain, this.device(name));
@@ -111,6 +123,7 @@ class Watched extends Rig {
       deviceDetach(this, this.device(name));
       this.attached.delete(name);
     });
+    this.streamsDone('detach', name);
   }
 }
 
@@ -198,10 +211,47 @@ function step(rig: Watched, [op, x, y]: readonly [number, number, number]): void
       break;
     }
     case 11: {
-      const used = new Set<unknown>(rig.attached.values());
+      const used = new Set<unknown>([...rig.attached.values(), ...rig.pasids.values()]);
       const at = rig.s1s.findIndex((domain) => !used.has(domain));
       const [domain] = at < 0 ? [] : rig.s1s.splice(at, 1);
       if (domain !== undefined) rig.operation('free', () => domain.ops.free(domain));
+      break;
+    }
+    case 12: {
+      const s1 = pick(rig.s1s, y);
+      if (s1 === undefined) break;
+      const pasid = 1 + (x % 3);
+      rig.operation('attach pasid', () => {
+        const old = rig.pasids.get(`${name} ${pasid}`) ?? null;
+        s1.ops.setDevPasid?.(s1, dev, pasid, old);
+        rig.pasids.set(`${name} ${pasid}`, s1);
+      });
+      break;
+    }
+    case 13:
+      clearPasids(rig, name);
+      break;
+    case 14: {
+      const stream = x % rig.machine.endpoint(name).streamIds.length;
+      rig.operation('dma', () => {
+        rig.machine.endpoint(name).write(BigInt(x) << 12n, Uint8Array.of(y), { stream });
+        rig.kernel.runInterrupts();
+      });
+      break;
+    }
+    case 15: {
+      const { ats, streamIds } = rig.machine.endpoint(name);
+      const StreamID = streamIds[0] ?? 0;
+      rig.operation('dma', () =>
+        ats?.translate({
+          StreamID,
+          SubstreamID: (y % 4) - 1,
+          address: BigInt(x) << 12n,
+          privileged: false,
+          execute: false,
+          noWrite: false,
+        }),
+      );
       break;
     }
     default:
@@ -209,9 +259,23 @@ function step(rig: Watched, [op, x, y]: readonly [number, number, number]): void
   }
 }
 
+function clearPasids(rig: Watched, name: string): void {
+  for (const [key, domain] of [...rig.pasids]) {
+    if (!key.startsWith(`${name} `)) continue;
+    rig.pasids.delete(key);
+    const { blockedDomain } = rig.driver;
+    rig.operation('detach pasid', () =>
+      blockedDomain.ops.setDevPasid?.(blockedDomain, rig.device(name), Number(key.split(' ')[1]), domain),
+    );
+  }
+}
+
 /** Detaches everything, ends the vIOMMUs, frees the domains. */
 function teardown(rig: Watched): void {
-  for (const name of DEVICES) rig.detach(name);
+  for (const name of DEVICES) {
+    clearPasids(rig, name);
+    rig.detach(name);
+  }
   for (const { viommu } of rig.viommus.splice(0)) rig.operation('destroy', () => viommu.ops?.destroy?.(viommu));
   for (const domain of [...rig.s2s.splice(0), ...rig.s1s.splice(0)])
     rig.operation('free', () => domain.ops.free(domain));
@@ -220,13 +284,13 @@ function teardown(rig: Watched): void {
 const found = (rig: Watched): string[] =>
   rig.sanitizer.report().findings.map(({ rule, message, history }) => `${rule}: ${message}\n${history.join('\n')}`);
 
-const steps = fc.array(fc.tuple(fc.nat(12), fc.nat(31), fc.nat(15)), { minLength: 10, maxLength: 60 });
+const steps = fc.array(fc.tuple(fc.nat(16), fc.nat(31), fc.nat(15)), { minLength: 10, maxLength: 60 });
 
 describe.each(POLICIES)('no false alarm on the shipped driver, policy %s', (policy) => {
   test.each(['eager', 'seeded'] as const)('%s', (mode) => {
     fc.assert(
-      fc.property(steps, fc.nat(), (list, seed) => {
-        const rig = new Watched(policy, { mode, seed });
+      fc.property(steps, fc.nat(), fc.boolean(), (list, seed, ats) => {
+        const rig = new Watched(policy, { mode, seed }, ats ? ATS_NESTING : linuxNesting);
         for (const one of list) step(rig, one);
         teardown(rig);
         expect(found(rig)).toEqual([]);
