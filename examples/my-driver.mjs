@@ -9,7 +9,7 @@
  * The default export gets the kernel (memory, ids, MMIO, barriers, polls: each use with a name of your choice) and what
  * firmware says of the machine. docs/drivers.md explains the contract.
  */
-import { KernelError, VIOMMU_CORE_SIZE } from 'smmulab/driver';
+import { iotlbGatherAddRange, KernelError, VIOMMU_CORE_SIZE } from 'smmulab/driver';
 import * as spec from 'smmulab/spec';
 
 const { STE, CR0, CR0ACK, CR1, STRTAB_BASE, STRTAB_BASE_CFG, CMDQ_BASE, CMDQ_PROD, CMDQ_CONS, IDR0, IDR1 } = spec;
@@ -81,6 +81,7 @@ class Smmu {
     this.write(CMDQ_CONS, 0);
     this.control('CMDQEN');
     this.issue(spec.CMD_CFGI_STE_RANGE.encode({ Range: spec.CFGI_ALL_RANGE }));
+    if (IDR0.of(this.read(IDR0), 'Hyp') === 1) this.issue(spec.CMD_TLBI_EL2_ALL.encode());
     this.issue(spec.CMD_TLBI_NSNH_ALL.encode());
     this.control('CMDQEN', 'SMMUEN');
   }
@@ -89,13 +90,27 @@ class Smmu {
     this.kernel.write64(`my:${register.name}`, this.at(register), value);
   }
 
-  /** Stores a record, its first 64 bits last: that is where V is. */
-  store(pa, words) {
-    const { bus } = this.kernel;
-    const qwords = spec.toQwords(words);
-    for (let i = qwords.length - 1; i > 0; i--) bus.store64(pa + BigInt(8 * i), qwords[i]);
-    this.kernel.dmaWmb('my:record');
-    bus.store64(pa, qwords[0]);
+  /** Stores the 64-bit words `from` to `to` of a record. */
+  store(pa, words, from = 0, to = STE.bytes / 8) {
+    for (const [i, qword] of spec.toQwords(words).entries())
+      if (i >= from && i < to) this.kernel.bus.store64(pa + BigInt(8 * i), qword);
+  }
+
+  /**
+   * Changes the STEs of some streams. Hardware reads the words of an STE in any order and may keep what it read, so only
+   * word 0, which has V and Config, changes while it counts: to "abort", and from there to the new one. The other words
+   * change in between, while nobody looks at them. `gone`: the VMID that the streams leave, if any.
+   */
+  install(sids, ste, gone) {
+    const rewrite = (words, from, to) => {
+      for (const sid of sids) this.store(this.steAt(sid), words, from, to);
+      this.kernel.dmaWmb('my:ste');
+      this.issue(...sids.map((sid) => spec.CMD_CFGI_STE.encode({ StreamID: sid, Leaf: 1 })));
+    };
+    rewrite(ABORT, 0, 1);
+    if (gone !== undefined) this.flush(gone);
+    rewrite(ste, 1);
+    rewrite(ste, 0, 1);
   }
 
   /** Queues commands with a CMD_SYNC after them and waits until all are done. At most as many as the queue holds. */
@@ -272,19 +287,11 @@ export default function myDriver(kernel, firmware) {
   const smmus = new Map(firmware.smmus.map((node) => [node.name, new Smmu(kernel, node, firmware.devices)]));
   const smmuOf = (dev) => smmus.get(dev.iommu.name) ?? fail('ENODEV', `there is no ${dev.iommu.name}`);
 
-  /** Moves all streams of a device: abort first, then nothing of the old domain is left, then the new one. */
+  /** Moves all streams of a device out of the domain `old`. */
   const install = (dev, ste, old) => {
     const smmu = smmuOf(dev);
-    kernel.withLock(smmu.lock, () => {
-      for (const words of [ABORT, ste]) {
-        for (const sid of dev.node.streamIds) {
-          smmu.store(smmu.steAt(sid), words);
-          smmu.issue(spec.CMD_CFGI_STE.encode({ StreamID: sid, Leaf: 1 }));
-        }
-        const left = old.vmid ?? old.parent?.vmid;
-        if (words === ABORT && left !== undefined) smmu.flush(left);
-      }
-    });
+    const gone = old.vmid ?? old.parent?.vmid;
+    kernel.withLock(smmu.lock, () => smmu.install(dev.node.streamIds, ste, gone));
   };
 
   const fixed = (type, ste) => ({
@@ -307,7 +314,12 @@ export default function myDriver(kernel, firmware) {
       install(dev, STE.encode(domain.ste), old);
     },
     mapPages: (domain, iova, pa, _pgsize, count, prot) => domain.map(iova, pa, count, prot),
-    unmapPages: (domain, iova, _pgsize, count) => domain.unmap(iova, count),
+    unmapPages: (domain, iova, _pgsize, count, gather) => {
+      const bytes = domain.unmap(iova, count);
+      // Without this the core sees nothing to synchronise, and never calls iotlbSync.
+      iotlbGatherAddRange(gather, iova, bytes);
+      return bytes;
+    },
     // Simpler than by address, and stage 1 entries over what was unmapped go with it.
     iotlbSync: flush,
     flushIotlbAll: flush,

@@ -85,10 +85,11 @@ class Run {
       if (note.what === 'vmid') this.#notes.push(note);
     });
     const lab = this.#lab;
-    const model = extras.driver === undefined ? modelOf(lab) : null;
+    const foreign = extras.driver !== undefined && config.policy === undefined;
+    const model = modelOf(lab, foreign);
     this.#model = model;
     this.#monitors = propertiesOf(scenario)
-      .filter(({ foreign }) => foreign || model !== null)
+      .filter((one) => one.foreign || !foreign)
       .map((property) => monitorOf(property, property.monitor({ lab, model, findings: watch.findings })));
   }
 
@@ -123,7 +124,7 @@ class Run {
       const broken = { rule: 'crash', message: `${operation.op} threw ${String(error)}` };
       return { step: number, text: operationText(operation), said: [], ...noted, ...this.#judge(number, null, broken) };
     }
-    this.#model?.apply(operation, result);
+    this.#model.apply(operation, result);
     const failed = this.#unexpected(expect, result);
     const broken = this.#ask((monitor) => monitor.after?.(operation, result) ?? null);
     const said = [resultText(result), ...noteTexts(this.#notes)].filter((text) => text !== '');

@@ -45,8 +45,8 @@ export interface RunOptions {
   readonly extras?: LabExtras;
   /** Counts what happens. */
   readonly coverage?: Coverage;
-  /** The model of the VMID policy does not apply: the driver is not the shipped one. Default: it does. */
-  readonly withoutModel?: boolean;
+  /** The driver follows no VMID policy of ours. Default: it does. */
+  readonly withoutPolicy?: boolean;
 }
 
 /** A step that throws what no kernel function returns. */
@@ -65,7 +65,7 @@ export function runCase(property: Property, { config, steps }: LabCase, options:
   const made = makeLab(config, watch.extras);
   if (!(made instanceof Lab)) return { finding: { ...made, step: 0 }, steps: [], ops: 0 };
   const lab = made;
-  const model = options.withoutModel === true ? null : modelOf(lab);
+  const model = modelOf(lab, options.withoutPolicy);
   let notes: OwnershipNote[] = [];
   lab.kernel.onNote((note) => {
     if (note.what === 'vmid') notes.push(note);
@@ -91,7 +91,7 @@ export function runCase(property: Property, { config, steps }: LabCase, options:
     }
     records.push({ id, operation, result, notes });
     coverage?.step(operation, result);
-    model?.apply(operation, result);
+    model.apply(operation, result);
     const violation = monitor.after?.(operation, result) ?? null;
     if (violation !== null) return broken(violation);
   }
@@ -135,8 +135,8 @@ function closing(lab: Lab, atEnd: () => Violation | null): Violation | null {
   return atEnd();
 }
 
-/** The model of a lab's policy. */
-export function modelOf(lab: Lab): VmidModel {
+/** The model of a lab; withoutPolicy: of one whose driver has a policy of its own. */
+export function modelOf(lab: Lab, withoutPolicy = false): VmidModel {
   const smmuOf = new Map(lab.devices.map(({ name, smmu }) => [name, smmu]));
-  return new VmidModel({ policy: lab.config.policy ?? 'at-attach', smmuOf });
+  return new VmidModel({ policy: withoutPolicy ? null : (lab.config.policy ?? 'at-attach'), smmuOf });
 }

@@ -182,8 +182,8 @@ export class Lab {
   readonly guests: readonly Guest[];
   /** Who owns which VMID, as the driver announced it. */
   readonly ledger: VmidLedger;
-  /** What was allocated when the driver had started and nobody had bound anything: what remains after {@link close}. */
-  readonly baseline: { readonly pages: ReadonlySet<bigint> };
+  /** What was taken when the driver had started and nobody had bound anything: what remains after {@link close}. */
+  readonly baseline: { readonly pages: ReadonlySet<bigint>; readonly vmids: readonly string[] };
   readonly #ids = new Map<string, number>();
 
   /** @throws CaseError for a topology that is too large */
@@ -204,7 +204,7 @@ export class Lab {
       this.core.registerIommu(iommu, behind);
     }
     this.guests = Array.from({ length: config.vms ?? 2 }, (_, i) => new Guest(`vm${i}`, i, this.kernel, this.machine));
-    this.baseline = { pages: new Set(this.kernel.pagesTaken) };
+    this.baseline = { pages: new Set(this.kernel.pagesTaken), vmids: this.ledger.list() };
     this.ctx = new IommufdContext({
       kernel: this.kernel,
       process: { memory: userMemory(this.guests) },

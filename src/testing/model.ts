@@ -1,6 +1,7 @@
 /**
  * The rules of who owns a VMID, as plain sets and maps. Nothing here is shared with the driver: it is told what was asked
- * for and whether the kernel said yes, and says who must own a VMID on which SMMU, and whose VMID a device's STE carries.
+ * for and whether the kernel said yes, and says who must own a VMID on which SMMU, whose VMID a device's STE carries, and
+ * what each device reaches.
  *
  * An owner is a string without a number: `v0#1` (the first vIOMMU of that name), `s0#1` (the S2 itself), `s0#1@smmu1` (the
  * S2 attached directly there), `vm of s0#1` (its virtual machine).
@@ -37,14 +38,16 @@ type Target =
 
 /** What the model has to know of the machine. */
 export interface ModelSetup {
-  readonly policy: VmidPolicyName;
+  /** Null: the driver is not the shipped one; who owns what is its own affair. */
+  readonly policy: VmidPolicyName | null;
   /** SMMU of each device. */
   readonly smmuOf: ReadonlyMap<string, string>;
 }
 
 /** See the module comment. */
 export class VmidModel {
-  readonly policy: VmidPolicyName;
+  /** Null: nothing is known of owners, only of attachments. */
+  readonly policy: VmidPolicyName | null;
   readonly #smmuOf: ReadonlyMap<string, string>;
   readonly #paging = new Map<string, Paging>();
   readonly #viommus = new Map<string, Viommu>();

@@ -15,8 +15,7 @@ export interface Violation {
 /** What a monitor looks at. */
 export interface Watched {
   readonly lab: Lab;
-  /** Null where the driver is not the shipped one and says nothing of its policy. */
-  readonly model: VmidModel | null;
+  readonly model: VmidModel;
   /** What a sanitizer has found since power-on, oldest first; for a property that asked for one. */
   readonly findings?: readonly SanitizerFinding[] | undefined;
 }

@@ -190,7 +190,7 @@ function campaign(values: Values, names: readonly string[], given: Given, io: Io
     fixed: given.driver !== undefined && fixed.policy === undefined ? { ...fixed, policy: 'foreign' } : fixed,
     coverage,
     extras: given.extras,
-    withoutModel: given.driver !== undefined && fixed.policy === undefined,
+    withoutPolicy: given.driver !== undefined && fixed.policy === undefined,
     ...(shard === undefined ? {} : { shard }),
     progress: (name, run) => {
       if ((run + 1) % PROGRESS_EVERY === 0 && run + 1 < runs) io.err(`${name}: ${run + 1} of ${runs} runs\n`);
@@ -243,7 +243,7 @@ function replay(file: string, values: Values, names: readonly string[], given: G
     run: runCase(property, one, {
       extras: given.extras,
       coverage,
-      withoutModel: foreign && one.config.policy === undefined,
+      withoutPolicy: foreign && one.config.policy === undefined,
     }),
   }));
   if (flag(values, 'json')) {

@@ -79,11 +79,17 @@ function bringUp(p: Pools, withDma: boolean): fc.Arbitrary<Operation[]> {
           { op: 'vdeviceAlloc', as: `x${i}`, dev, viommu, vsid },
           { op: 'nestedAlloc', as: nested, dev, on: viommu, vste, cd },
           { op: 'attach', dev, to: nested },
-          ...(withDma ? [{ op: 'dma', dev, page: FIRST_DATA_PAGE + vsid } as const] : []),
+          ...(withDma ? used(dev, viommu, vsid) : []),
         ];
       }),
   );
 }
+
+/** What a device that has just been brought up does: DMA, and an invalidation by its guest. */
+const used = (dev: string, viommu: string, vsid: number): Operation[] => [
+  { op: 'dma', dev, page: FIRST_DATA_PAGE + vsid },
+  { op: 'invalidate', on: viommu, commands: [{ command: 'CFGI_CD', vsid }, { command: 'NH_ALL' }] },
+];
 
 /** A device is taken away and what it used is destroyed, as far as nobody else uses it. */
 function takeDown(p: Pools): fc.Arbitrary<Operation[]> {

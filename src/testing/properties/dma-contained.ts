@@ -38,7 +38,7 @@ class DmaContained implements Monitor {
 
   #dma(o: Extract<Operation, { op: 'dma' }>, result: OperationResult & { status: 'ok' }): Violation | null {
     const reached = o.write === true ? this.#written() : result.dma?.vm === undefined ? [] : [result.dma];
-    const ioas = this.#watched.model?.ioasOf(o.dev) ?? null;
+    const ioas = this.#watched.model.ioasOf(o.dev);
     const mapping = ioas === null ? undefined : this.#spaces.get(ioas);
     const what = `the ${o.write === true ? 'write' : 'read'} of ${o.dev} at page ${o.page}`;
     for (const { vm, page } of reached) {
@@ -58,7 +58,7 @@ class DmaContained implements Monitor {
     mapping: Mapping | undefined,
     what: string,
   ): Violation | null {
-    const direct = this.#watched.model?.reachesDirectly(dev) === true;
+    const direct = this.#watched.model.reachesDirectly(dev);
     if (!direct || write === true || mapping === undefined) return null;
     const wanted = mapping.get(page);
     if (wanted === dma?.page) return null;
@@ -88,7 +88,7 @@ class DmaContained implements Monitor {
 export const dmaContained: Property = {
   name: 'dma-contained',
   title: 'DMA reaches only pages that the IOAS of its attachment maps now',
-  foreign: false,
+  foreign: true,
   weights: {
     hwptAlloc: 3,
     viommuAlloc: 3,

@@ -25,7 +25,7 @@ class NothingLeft implements Monitor {
   atEnd(): Violation | null {
     const { lab } = this.#watched;
     const broken = (message: string): Violation => ({ rule: RULE, message: `after close ${message}` });
-    const vmids = lab.ledger.list();
+    const vmids = lab.ledger.list().filter((line) => !lab.baseline.vmids.includes(line));
     if (vmids.length > 0) return broken(`VMIDs are owned: ${vmids.join('; ')}`);
     if (!lab.ctx.objects.empty) return broken(`objects are left: ${lab.ctx.objects.list().map(({ label }) => label)}`);
     const left = [...this.#pages].filter(([pa, what]) => !lab.baseline.pages.has(pa) && !KEPT.test(what));

@@ -54,7 +54,7 @@ class S2VmidOwned implements Monitor {
       broken =
         this.#number(smmu, vmid, where) ??
         sharedRoot(stage2, sid, vmid, ste, where) ??
-        (model === null ? null : this.#owner(smmu.name, sid, vmid, where, seen));
+        (model.policy === null ? null : this.#owner(smmu.name, sid, vmid, where, seen));
     });
     return broken;
   }
@@ -64,7 +64,7 @@ class S2VmidOwned implements Monitor {
     const { model } = this.#watched;
     const seen = this.#vmids.get(smmu) ?? new Map<string, number>();
     this.#vmids.set(smmu, seen);
-    if (model !== null && seen.size > 0) {
+    if (seen.size > 0) {
       const owners = model.owners(smmu);
       for (const key of [...seen.keys()]) if (!owners.has(key)) seen.delete(key);
     }
@@ -82,7 +82,7 @@ class S2VmidOwned implements Monitor {
 
   #owner(smmu: string, sid: number, vmid: number, where: string, seen: Map<string, number>): string | null {
     const name = this.#names.get(`${smmu} ${sid}`);
-    const owner = name === undefined ? null : (this.#watched.model?.tagOf(name) ?? null);
+    const owner = name === undefined ? null : this.#watched.model.tagOf(name);
     if (owner === null) return `${where} has stage 2 on with VMID ${vmid}, and ${name ?? 'nobody'} is attached to none`;
     const before = seen.get(owner);
     if (before !== undefined && before !== vmid) return `${where} names VMID ${vmid}; ${owner} owns ${before}`;

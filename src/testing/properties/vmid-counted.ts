@@ -17,12 +17,12 @@ class VmidCounted implements Monitor {
   }
 
   before(operation: Operation): void {
-    this.#refusal = this.#watched.model?.refusal(operation) ?? null;
+    this.#refusal = this.#watched.model.refusal(operation);
   }
 
   after(operation: Operation, result: OperationResult): Violation | null {
     const { lab, model } = this.#watched;
-    if (model === null) return null;
+    if (model.policy === null) return null;
     if (this.#refusal !== null && result.status === 'ok')
       return { rule: RULE, message: `${operation.op} succeeded; policy ${model.policy} has to refuse it: EBUSY` };
     const [fault] = lab.ledger.faults;
