@@ -1,9 +1,9 @@
-import { createConnection } from 'node:net';
+import { createConnection, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { QtestSession } from '../../src/lab/qtest/protocol.ts';
+import { MAX_LINE, QtestSession } from '../../src/lab/qtest/protocol.ts';
 import { parseQtestAddress, serveQtest } from '../../src/lab/qtest/server.ts';
 import { VirtTarget } from '../../src/lab/qtest/virt-target.ts';
 
@@ -203,4 +203,86 @@ describe('the server', () => {
       await new Promise<void>((done) => server.stop(done));
     },
   );
+});
+
+/** A server whose sessions count the blocks they read, and a connection to it. */
+async function served(): Promise<{ socket: Socket; reads: () => number; stop: () => Promise<void> }> {
+  let count = 0;
+  class Counting extends VirtTarget {
+    override readBytes(addr: bigint, length: number): Uint8Array {
+      count++;
+      return super.readBytes(addr, length);
+    }
+  }
+  const where = withResolvers();
+  const server = serveQtest({
+    address: { kind: 'tcp', port: 0 },
+    target: () => new Counting(),
+    listening: where.resolve,
+    failed: where.reject,
+  });
+  const socket = createConnection(Number((await where.promise).split(':').at(-1)), '127.0.0.1');
+  return { socket, reads: () => count, stop: () => new Promise<void>((done) => server.stop(done)) };
+}
+
+describe('a client that means ill', () => {
+  test('asks for two hundred megabytes of replies and does not read them: they are not made before it does', async () => {
+    const { socket, reads, stop } = await served();
+    const requests = 100;
+    socket.write('read 0x40000000 1048576\n'.repeat(requests));
+    let bytes = 0;
+    const first = new Promise<void>((resolve) =>
+      socket.once('readable', () => {
+        bytes += (socket.read(1) as Buffer | null)?.length ?? 0;
+        resolve();
+      }),
+    );
+    await first;
+    // Whatever the server would make, it makes now.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(reads()).toBeLessThan(50);
+    const reply = 'OK 0x'.length + 2 * 1048576 + 1;
+    await new Promise<void>((resolve) => {
+      socket.on('data', (chunk: Buffer) => {
+        bytes += chunk.length;
+        if (bytes === requests * reply) resolve();
+      });
+      socket.resume();
+    });
+    expect(reads()).toBe(requests);
+    socket.destroy();
+    await stop();
+  });
+
+  test('sends a line without end: earlier lines are answered, then FAIL, then the connection closes', async () => {
+    const { socket, stop } = await served();
+    let text = '';
+    const closed = new Promise<void>((resolve) => socket.on('end', resolve));
+    socket.on('data', (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+    socket.write('endianness\n');
+    const part = 'x'.repeat(1 << 20);
+    for (let sent = 0; sent <= MAX_LINE; sent += part.length) socket.write(part);
+    await closed;
+    expect(text.split('\n')).toEqual(['OK little', `FAIL the line is longer than ${MAX_LINE} characters`, '']);
+    socket.destroy();
+    await stop();
+  });
+
+  test('sends bytes that are no text, and goes away in the middle of a line: others are served', async () => {
+    const { socket, stop } = await served();
+    const reply = new Promise<string>((resolve) => socket.once('data', (chunk: Buffer) => resolve(chunk.toString())));
+    socket.write(Buffer.from([0, 0xff, 0x80, 0x0d, 0x1b, 0x0a]));
+    expect(await reply).toMatch(/^FAIL /);
+    socket.write('readl 0x400');
+    socket.destroy();
+    await stop();
+    const other = await served();
+    const answer = new Promise<string>((resolve) => other.socket.once('data', (c: Buffer) => resolve(c.toString())));
+    other.socket.write('endianness\n');
+    expect(await answer).toBe('OK little\n');
+    other.socket.destroy();
+    await other.stop();
+  });
 });

@@ -58,30 +58,48 @@ export function serveQtest(options: QtestServerOptions): QtestServer {
   };
 }
 
-/** Splits the stream into lines and answers each in order. */
+/**
+ * Splits the stream into lines and answers each in order. While replies wait to be taken, no further line is read or
+ * answered, so that what is held for one connection is bounded: one line, one chunk, one reply above the socket's mark.
+ */
 function converse(socket: Socket, session: QtestSession): void {
   let pending: string[] = [];
   let length = 0;
-  const take = (line: string): void => {
-    const replies = session.handle(line.endsWith('\r') ? line.slice(0, -1) : line);
-    if (replies.length > 0) socket.write(`${replies.join('\n')}\n`);
+  /** Whole lines of the last chunk that are not answered yet, the next one last. */
+  let lines: string[] = [];
+  let tooLong = false;
+  const answer = (): void => {
+    for (let line = lines.pop(); line !== undefined; line = lines.pop()) {
+      const replies = session.handle(line.endsWith('\r') ? line.slice(0, -1) : line);
+      if (replies.length > 0 && !socket.write(`${replies.join('\n')}\n`)) {
+        socket.pause();
+        return;
+      }
+    }
+    if (tooLong) socket.end(`FAIL the line is longer than ${MAX_LINE} characters\n`);
+    socket.resume();
   };
   socket.setEncoding('latin1');
   socket.setNoDelay(true);
   socket.on('error', () => socket.destroy());
+  socket.on('drain', answer);
   socket.on('data', (chunk) => {
-    const lines = chunk.toString().split('\n');
-    const rest = lines.pop() ?? '';
-    for (const line of lines) {
-      take(pending.length === 0 ? line : pending.join('') + line);
+    const parts = chunk.toString().split('\n');
+    const rest = parts.pop() ?? '';
+    if (parts[0] !== undefined) {
+      parts[0] = pending.join('') + parts[0];
       pending = [];
       length = 0;
     }
     if (rest !== '') pending.push(rest);
     length += rest.length;
     if (length > MAX_LINE) {
-      socket.end(`FAIL the line is longer than ${MAX_LINE} characters\n`);
+      // What else the client sends is taken and forgotten.
+      socket.removeAllListeners('data');
+      tooLong = true;
       pending = [];
     }
+    lines = [...parts.reverse(), ...lines];
+    answer();
   });
 }
