@@ -21,7 +21,7 @@ export class LocalBus implements Bus {
     const { conductor, memory, watch } = machine;
     const weak = conductor.schedule.mode === 'seeded';
     const published = (): void => conductor.moment();
-    const issued = (hi: number, lo: number): void => watch.observer?.({ kind: 'store-issued', hi, lo });
+    const issued = (hi: number, lo: number): void => watch.issued?.(hi, lo);
     this.#stores = weak ? new StoreBuffer(`${cpu}.stores`, memory, conductor.schedule, published, issued) : null;
     if (this.#stores !== null) conductor.addSpeculator(this.#stores);
   }

@@ -145,13 +145,6 @@ export interface AtsAct {
   readonly SubstreamID: number;
 }
 
-/** A CPU's store of a 64-bit unit, or part of it, waits in its store buffer; the unit's address, halves. */
-export interface StoreIssued {
-  readonly kind: 'store-issued';
-  readonly hi: number;
-  readonly lo: number;
-}
-
 /** An access to a Tegra241 CMDQV; the offset is from its own base. `ignored` as in {@link RegisterAccess}. */
 export interface CmdqvAccess extends Omit<RegisterAccess, 'kind'> {
   readonly kind: 'cmdqv-read' | 'cmdqv-write';
@@ -207,7 +200,6 @@ export type Announcement =
   | SpeculativeAct
   | DmaAct
   | AtsAct
-  | StoreIssued
   | CmdqvAccess
   | VintfAct
   | VcmdqAct
@@ -220,4 +212,6 @@ export type Observer = (act: Announcement) => void;
 /** The place of the observer that all blocks of one machine share. */
 export interface Watch {
   observer: Observer | null;
+  /** Told of each store that begins to wait in a CPU's store buffer: its address, halves. No object is made for it. */
+  issued?: ((hi: number, lo: number) => void) | null;
 }

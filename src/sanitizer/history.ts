@@ -9,8 +9,9 @@ import { showUnit, unitOfPa } from './units.ts';
 
 /** Numbers of an entry: time, kind, SMMU, and five more. */
 const WIDTH = 8;
-/** Entries kept. */
+/** Entries kept; room for fewer at first. */
 const CAPACITY = 4096;
+const FIRST_CAPACITY = 256;
 /** Lines that a finding shows at most. */
 const LINES = 24;
 
@@ -36,7 +37,8 @@ const SID_COMMANDS = new Set([
 /** See the module comment. */
 export class History {
   readonly #clock: Clock;
-  readonly #ring = new Float64Array(CAPACITY * WIDTH);
+  #ring = new Float64Array(FIRST_CAPACITY * WIDTH);
+  #capacity = FIRST_CAPACITY;
   #count = 0;
   readonly #names: string[] = [];
   readonly #ids = new Map<string, number>();
@@ -56,7 +58,8 @@ export class History {
   }
 
   #push(kind: number, who: string, a: number, b: number, c: number, d: number, e: number): void {
-    const slot = this.#count++ % CAPACITY;
+    if (this.#count === this.#capacity && this.#capacity < CAPACITY) this.#grow();
+    const slot = this.#count++ % this.#capacity;
     const at = slot * WIDTH;
     const ring = this.#ring;
     if (ring[at + 1] === Kind.Text) this.#texts.delete(slot);
@@ -68,6 +71,14 @@ export class History {
     ring[at + 5] = c;
     ring[at + 6] = d;
     ring[at + 7] = e;
+  }
+
+  /** Doubles the ring before it wraps for the first time. */
+  #grow(): void {
+    this.#capacity *= 2;
+    const ring = new Float64Array(this.#capacity * WIDTH);
+    ring.set(this.#ring);
+    this.#ring = ring;
   }
 
   /** A store to a watched unit. */
@@ -101,15 +112,15 @@ export class History {
   /** Anything else, rare. */
   text(smmu: string, text: string, subject: Partial<Subject>): void {
     this.#push(Kind.Text, smmu, 0, 0, 0, 0, 0);
-    this.#texts.set((this.#count - 1) % CAPACITY, { text, subject });
+    this.#texts.set((this.#count - 1) % this.#capacity, { text, subject });
   }
 
   /** The lines that concern a finding, oldest first. */
   lines(about: Relevance): string[] {
     const out: string[] = [];
-    const first = Math.max(0, this.#count - CAPACITY);
+    const first = Math.max(0, this.#count - this.#capacity);
     for (let n = this.#count - 1; n >= first && out.length < LINES; n--) {
-      const slot = n % CAPACITY;
+      const slot = n % this.#capacity;
       const text = this.#relevant(slot, about, out);
       if (text !== undefined) out.push(`${this.#ring[slot * WIDTH]}: ${text}`);
     }

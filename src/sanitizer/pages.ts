@@ -91,6 +91,11 @@ export class Pages {
     return shadow;
   }
 
+  /** Whether stores to a unit may matter to somebody. */
+  watches(unit: number): boolean {
+    return this.#large.length > 0 || this.#pages.has(pageOf(unit));
+  }
+
   /** A store of `bytes` bytes at an address was made: what {@link Memory.watch} is told. */
   stored(hi: number, lo: number, bytes: number): void {
     const first = unitOf(hi, lo);

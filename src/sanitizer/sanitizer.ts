@@ -132,8 +132,16 @@ export class Sanitizer {
             own(act);
           };
     watch.observer = both;
+    const issuedBefore = watch.issued ?? null;
+    const issued = (hi: number, lo: number): void => {
+      issuedBefore?.(hi, lo);
+      const unit = unitOf(hi, lo);
+      if (this.#pages.watches(unit)) this.#issued.set(unit, this.#clock.tick());
+    };
+    watch.issued = issued;
     return () => {
       unwatch();
+      if (watch.issued === issued) watch.issued = issuedBefore;
       if (watch.observer === both) watch.observer = before;
     };
   }
@@ -149,7 +157,6 @@ export class Sanitizer {
       if (this.#backed.length > 0 && isMmio(act)) this.#pollBacked();
       this.#smmus.get(act.smmu)?.observe(act);
     } else if (act.kind === 'ats') this.#ats(act);
-    else if (act.kind === 'store-issued') this.#issued.set(unitOf(act.hi, act.lo), this.#clock.now);
   }
 
   #ats({ endpoint, message }: AtsAct): void {
