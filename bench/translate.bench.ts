@@ -70,6 +70,7 @@ const regs: TranslationRegs = {
   PTM: false,
   GBPA: 0,
   CR1: 0,
+  GBPMPAM: 0,
   strtabHi: 0,
   strtabLo: RAM + FILLED,
   twoLevel: false,
