@@ -208,12 +208,15 @@ export class CommandQueue implements CommandSink {
 
   #waitForSync(): boolean {
     const target = this.#prod;
-    const slot = this.#slot(target - 1);
+    const slotLo = (this.#baseLo + this.#offset(target - 1)) >>> 0;
+    const { bus } = this.#kernel;
     const msi = this.#setup.signal === 'SIG_IRQ';
     const past = (): boolean => this.#outstanding() <= ((this.#prod - target) & this.#mask);
-    const done = this.#kernel.poll('cmdq:sync', () =>
-      msi ? this.#kernel.bus.load32(slot) === 0 : this.#readCons() && past(),
-    );
+    const cleared = (): boolean => {
+      bus.loadPair(this.#baseHi, slotLo);
+      return bus.pairLo === 0;
+    };
+    const done = this.#kernel.poll('cmdq:sync', msi ? cleared : () => this.#readCons() && past());
     if (!done) {
       this.#lostSync = true;
       this.#kernel.log('err', `${this.name}: CMD_SYNC timeout at 0x${target.toString(16)}`);
