@@ -129,22 +129,29 @@ interface AddressPiece extends Part {
 /** What of a table's configuration its descriptors depend on. */
 type DescriptorConfig = Pick<TableConfig, 'stage' | 'granule' | 'oas' | 's2fwb' | 'dirty'>;
 
-const known = new Map<string, Descriptors>();
+const known: Descriptors[] = [];
 
-/** The descriptors of a table. Tables of one kind share them. */
+/** The descriptors of a table. Tables of one kind share them; there are few kinds. */
 export function descriptorsOf({ stage, granule, oas, s2fwb, dirty }: DescriptorConfig): Descriptors {
-  const key = `${stage} ${granule} ${oas} ${s2fwb} ${dirty}`;
-  let descriptors = known.get(key);
-  if (descriptors === undefined) {
-    descriptors = new Descriptors({ stage, granule, oas, s2fwb, dirty });
-    known.set(key, descriptors);
+  for (const one of known) {
+    const { config } = one;
+    if (
+      config.stage === stage &&
+      config.granule === granule &&
+      config.oas === oas &&
+      config.s2fwb === s2fwb &&
+      config.dirty === dirty
+    )
+      return one;
   }
-  return descriptors;
+  const made = new Descriptors({ stage, granule, oas, s2fwb, dirty });
+  known.push(made);
+  return made;
 }
 
 /** Descriptors of one kind of table: made from the layouts once, used as integers. */
 export class Descriptors {
-  readonly #config: DescriptorConfig;
+  readonly config: DescriptorConfig;
   readonly #leaves = new Map<number, Layout>();
   readonly #bits = new Map<number, LeafBits>();
   readonly #leafPieces = new Map<number, readonly AddressPiece[]>();
@@ -158,7 +165,7 @@ export class Descriptors {
   readonly readOnly: LeafBits;
 
   constructor(config: DescriptorConfig) {
-    this.#config = config;
+    this.config = config;
     this.#format = { pa52: config.oas > 48 };
     const table = this.#layout(config.granule === '64k' ? 2 : 1, 'table');
     this.#tablePieces = piecesOf(table, 'NextLevelTableAddress');
@@ -173,7 +180,7 @@ export class Descriptors {
   }
 
   #layout(level: Level, kind: 'table' | 'block' | 'page'): Layout {
-    return (this.#config.stage === 1 ? pte1 : pte2)(this.#config.granule, level, kind, this.#format);
+    return (this.config.stage === 1 ? pte1 : pte2)(this.config.granule, level, kind, this.#format);
   }
 
   #leaf(level: number): Layout {
@@ -198,7 +205,7 @@ export class Descriptors {
     for (const flag of [read, write, cache, noexec, mmio, priv]) key = 2 * key + (flag ? 1 : 0);
     let bits = this.#bits.get(key);
     if (bits === undefined) {
-      const words = this.#config.stage === 1 ? this.#stage1(level, prot) : this.#stage2(level, prot);
+      const words = this.config.stage === 1 ? this.#stage1(level, prot) : this.#stage2(level, prot);
       bits = { hi: words[1] ?? 0, lo: words[0] ?? 0 };
       this.#bits.set(key, bits);
     }
@@ -216,12 +223,12 @@ export class Descriptors {
       AF: 1,
       nG: 1,
       ...(prot.noexec === true ? { PXN: 1, UXN: 1 } : {}),
-      ...(this.#config.dirty && !readOnly ? { DBM: 1 } : {}),
+      ...(this.config.dirty && !readOnly ? { DBM: 1 } : {}),
     });
   }
 
   #stage2(level: number, prot: MapProt): Uint32Array {
-    const cached = this.#config.s2fwb ? MEMATTR.FWB_CACHE : MEMATTR.CACHE;
+    const cached = this.config.s2fwb ? MEMATTR.FWB_CACHE : MEMATTR.CACHE;
     const leaf = this.#leaf(level);
     return build(leaf, {
       Valid: 1,
