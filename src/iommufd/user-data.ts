@@ -34,13 +34,14 @@ export function userArray(pointer: UserPointer, type: number, entryLength: numbe
     copyAll: (wanted, size) => {
       if (type !== wanted) fail('EINVAL', `entry type ${type}, expected ${wanted}`);
       if (entryNum === 0) fail('EINVAL', 'no entries');
+      const entries: Uint8Array[] = [];
       if (entryLength === size) {
         const all = pointer.read(0, size * entryNum);
-        return Array.from({ length: entryNum }, (_, i) => all.subarray(i * size, (i + 1) * size));
-      }
-      return Array.from({ length: entryNum }, (_, i) =>
-        copyStructFromUser(pointer, i * entryLength, entryLength, size),
-      );
+        for (let i = 0; i < entryNum; i++) entries.push(all.subarray(i * size, (i + 1) * size));
+      } else
+        for (let i = 0; i < entryNum; i++)
+          entries.push(copyStructFromUser(pointer, i * entryLength, entryLength, size));
+      return entries;
     },
   };
 }

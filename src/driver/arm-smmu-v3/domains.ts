@@ -50,6 +50,8 @@ export function trackerOf(domain: SmmuDomain): PagingDomain | SvaDomain | null {
 /** All of an address space of `bits` bits. */
 const aperture = (bits: number): { start: bigint; end: bigint } => ({ start: 0n, end: (1n << BigInt(bits)) - 1n });
 
+const ANY_ADDRESS = aperture(64);
+
 /** A stage 1 or stage 2 domain with its own page table. */
 export class PagingDomain implements TrackingDomain {
   type: DomainType = 'paging';
@@ -92,7 +94,7 @@ export class PagingDomain implements TrackingDomain {
     this.vm = flags.vm ?? this.name;
     const config = tableConfig(smmu, kind, flags);
     this.pgsizeBitmap = config.pgsizeBitmap;
-    this.#tg = (config.pgsizeBitmap & -config.pgsizeBitmap).toString(2).length - 1;
+    this.#tg = Math.log2(Number(config.pgsizeBitmap & -config.pgsizeBitmap));
     this.aperture = aperture(config.ias);
     this.table = smmu.parts.pageTable(smmu.kernel, config, {
       flushWalk: (iova, size, granule) => void this.invRange({ iova, size, granule, leaf: false }),
@@ -146,7 +148,7 @@ export class NestedDomain implements SmmuDomainBase {
   owner: IommuOps | null;
   readonly ops: DomainOps;
   readonly pgsizeBitmap = 0n;
-  readonly aperture = aperture(64);
+  readonly aperture = ANY_ADDRESS;
   iopfHandler: ((group: PageFaultGroup) => void) | null = null;
   readonly parent: PagingDomain;
   /** The vIOMMU whose VMID and vSIDs it uses; null: it uses the parent's VMID and has no vSIDs. */

@@ -53,7 +53,7 @@ import {
 } from './vsmmu.ts';
 
 /** Where iommufd maps the MSI doorbell page (`MSI_IOVA_BASE`, `MSI_IOVA_LENGTH`). */
-const MSI_IOVA = { start: 0x800_0000n, length: 0x10_0000n } as const;
+const MSI_IOVA = { start: 0x800_0000n, length: 0x10_0000n, type: 'sw-msi' } as const;
 
 /** What a driver is made of besides its settings. */
 export interface DriverExtras {
@@ -347,8 +347,7 @@ export class ArmSmmuDriver implements IommuOps {
   }
 
   getResvRegions(dev: Device): readonly ResvRegion[] {
-    const firmware = (dev.node.reserved ?? []).map(({ start, length, type }) => ({ start, length, type }));
-    return [{ ...MSI_IOVA, type: 'sw-msi' }, ...firmware];
+    return [MSI_IOVA, ...(dev.node.reserved ?? [])];
   }
 
   pageResponse(dev: Device, fault: PageFault, code: PageResponseCode): void {

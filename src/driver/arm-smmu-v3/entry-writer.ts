@@ -144,11 +144,12 @@ export function executeEntryPlan(
   sync: () => boolean,
   onTimeout: OnTimeout = 'continue',
 ): boolean {
+  const { steps } = plan;
   let done = true;
-  for (const [i, step] of plan.steps.entries()) {
-    for (const { qword, value } of step.writes) kernel.bus.store64(pa + BigInt(8 * qword), value);
+  for (let i = 0; i < steps.length; i++) {
+    for (const { qword, value } of steps[i]?.writes ?? []) kernel.bus.store64(pa + BigInt(8 * qword), value);
     done = sync();
-    const last = i === plan.steps.length - 1;
+    const last = i === steps.length - 1;
     if (done || last || onTimeout === 'continue' || sync()) continue;
     kernel.bus.store64(pa, 0n);
     sync();

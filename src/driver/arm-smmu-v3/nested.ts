@@ -88,9 +88,8 @@ function validateVste(vste: Words): AcceptedVste {
 }
 
 function mode(vste: Words): VsteMode {
-  const ste = asSte(vste);
-  const config = STE.num(ste, 'Config');
-  if (STE.num(ste, 'V') === 0 || config === CONFIGS.ABORT) return 'abort';
+  const config = STE.num(vste, 'Config');
+  if (STE.num(vste, 'V') === 0 || config === CONFIGS.ABORT) return 'abort';
   return config === CONFIGS.BYPASS ? 'bypass' : 'translate';
 }
 

@@ -39,9 +39,9 @@ export class Quarantine {
 
   /** Runs `release` now if every queue of `smmus` is quiet, else once each has completed a CMD_SYNC. */
   retire(smmus: readonly QuarantineSource[], what: string, release: () => void): void {
-    const doubtful = smmus.filter((smmu) => smmu.queues.some((queue) => !queue.quiet)).map((smmu) => smmu.name);
-    if (this.#ignore || doubtful.length === 0) release();
-    else this.#held.push({ what, waitsFor: new Set(doubtful), release });
+    const doubtful = this.#ignore ? [] : smmus.filter((smmu) => smmu.queues.some((queue) => !queue.quiet));
+    if (doubtful.length === 0) release();
+    else this.#held.push({ what, waitsFor: new Set(doubtful.map(({ name }) => name)), release });
   }
 
   /** A queue of `smmu` is quiet again; releases what waited for nothing else. */

@@ -114,9 +114,12 @@ export function vsmmuDestroy(viommu: IommufdViommu): void {
 
 /** Little-endian words of bytes. */
 const wordsOf = (bytes: Uint8Array): Words => {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const byte = (at: number): number => bytes[at] ?? 0;
   const words = new Uint32Array(bytes.byteLength / 4);
-  for (let i = 0; i < words.length; i++) words[i] = view.getUint32(4 * i, true);
+  for (let i = 0; i < words.length; i++) {
+    const at = 4 * i;
+    words[i] = byte(at) | (byte(at + 1) << 8) | (byte(at + 2) << 16) | (byte(at + 3) << 24);
+  }
   return words;
 };
 
