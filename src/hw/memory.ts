@@ -109,8 +109,8 @@ export class Memory {
   /** Whether [pa, pa + bytes) lies in regions altogether. */
   covers(pa: Pa, bytes: number): boolean {
     if (pa < 0n || pa + BigInt(bytes) > LIMIT) return false;
-    const end = Number((pa + BigInt(Math.max(bytes, 1)) - 1n) / REGION_ALIGN);
     let unit = Number(pa / REGION_ALIGN);
+    const end = unit + Math.floor((Number(pa % REGION_ALIGN) + Math.max(bytes, 1) - 1) / Number(REGION_ALIGN));
     while (unit <= end) {
       const region = this.#regionOf(unit);
       if (region === undefined) return false;
@@ -321,9 +321,10 @@ export class Memory {
   /** @throws BusError if any byte lies outside memory; nothing is written then */
   writeBytes(pa: Pa, bytes: Uint8Array): void {
     if (!this.covers(pa, bytes.length)) throw new BusError(pa, `${bytes.length}-byte write`);
-    this.#chunks(pa, bytes.length, true, (view, at, done) =>
-      view.set(bytes.subarray(done, done + view.length - at), at),
-    );
+    this.#chunks(pa, bytes.length, true, (view, at, done) => {
+      const inOne = done === 0 && bytes.length <= view.length - at;
+      view.set(inOne ? bytes : bytes.subarray(done, done + view.length - at), at);
+    });
     if (this.watch !== null) this.watch(Number(pa >> 32n), Number(pa & 0xffff_ffffn), bytes.length);
   }
 
