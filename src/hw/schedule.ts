@@ -165,12 +165,13 @@ export class Conductor {
   /** Lets every agent go on until nothing is left to do. */
   drain(): void {
     if (this.#running) return;
+    const agents = this.#agents;
     this.#running = true;
     try {
       for (let busy = true; busy; ) {
         busy = false;
-        for (const agent of this.#agents)
-          while (agent.ready) {
+        for (let i = 0; i < agents.length; i++)
+          for (const agent = agents[i]; agent?.ready; ) {
             busy = true;
             agent.act();
           }
