@@ -133,7 +133,7 @@ export const mmu700: SmmuConfig = {
   IDR1: { SIDSIZE: 24, SSIDSIZE: 20, CMDQS: 19, EVENTQS: 19, PRIQS: 19, ATTR_TYPES_OVR: 1, ATTR_PERMS_OVR: 1 },
   IDR3: { HAD: 1, XNX: 1, PPS: 1, MPAM: 1, FWB: 1, STT: 1, RIL: 1, BBML: 'LEVEL_1' },
   IDR5: { GRAN4K: 1, GRAN16K: 1, GRAN64K: 1, OAS: 'BITS_48', STALL_MAX: 64 },
-  IIDR: { ProductID: 0x487, Revision: 1, Implementer: 0x43b },
+  IIDR: { ProductID: 0x487, Variant: 1, Revision: 1, Implementer: 0x43b },
   AIDR: { ArchMinorRev: 'V3_2' },
   MPAMIDR: { PARTID_MAX: 511, PMG_MAX: 1 },
 };
