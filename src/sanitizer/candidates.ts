@@ -42,9 +42,10 @@ export class Candidates {
 
   /** Everything that was replaced at `time` or before is in no cache any more. */
   prune(time: number): void {
-    for (const values of this.#qwords) {
+    for (let i = 0; i < this.#qwords.length; i++) {
+      const values = this.#qwords[i] as Value[];
       let gone = 0;
-      while ((values[gone]?.until ?? Number.POSITIVE_INFINITY) <= time) gone++;
+      while (gone < values.length - 1 && (values[gone] as Value).until <= time) gone++;
       if (gone > 0) values.splice(0, gone);
     }
   }
@@ -52,13 +53,19 @@ export class Candidates {
   /** Words with more than one value that was there after `since`. */
   open(since: number): number {
     let open = 0;
-    for (const values of this.#qwords) if (values.length > 1 && (values.at(-2)?.until ?? 0) > since) open++;
+    for (let i = 0; i < this.#qwords.length; i++) {
+      const values = this.#qwords[i] as Value[];
+      if (values.length > 1 && (values[values.length - 2] as Value).until > since) open++;
+    }
     return open;
   }
 
   /** The record as it stands in memory. */
   newest(into: Words): Words {
-    for (const [i, values] of this.#qwords.entries()) put(into, i, values.at(-1));
+    for (let i = 0; i < this.#qwords.length; i++) {
+      const values = this.#qwords[i] as Value[];
+      put(into, i, values[values.length - 1]);
+    }
     return into;
   }
 
@@ -73,26 +80,19 @@ export class Candidates {
     return into;
   }
 
-  /** The values of one word that may be in a cache filled after `since`: calls `visit` with (hi, lo). */
-  each(qword: number, since: number, visit: (hi: number, lo: number) => void): void {
-    for (const { hi, lo, until } of this.#qwords[qword] ?? []) if (until > since) visit(hi, lo);
-  }
-
   /**
    * Calls `visit` with each image, in `scratch`. False if there are more than {@link MAX_IMAGES}: then none is visited.
-   * @param qwords only these words vary; the others stand as in memory
    */
-  images(
-    since: number,
-    scratch: Words,
-    visit: (image: Words) => void,
-    qwords: readonly number[] = this.#all(),
-  ): boolean {
+  images(since: number, scratch: Words, visit: (image: Words) => void): boolean {
     this.newest(scratch);
+    if (this.open(since) === 0) {
+      visit(scratch);
+      return true;
+    }
     const varying: { readonly qword: number; readonly values: readonly Value[] }[] = [];
     let count = 1;
-    for (const qword of qwords) {
-      const values = distinct(this.#qwords[qword] ?? [], since);
+    for (let qword = 0; qword < this.#qwords.length; qword++) {
+      const values = distinct(this.#qwords[qword] as Value[], since);
       if (values.length < 2) continue;
       varying.push({ qword, values });
       count *= values.length;
@@ -107,10 +107,6 @@ export class Candidates {
       visit(scratch);
     }
     return true;
-  }
-
-  #all(): number[] {
-    return this.#qwords.map((_, i) => i);
   }
 }
 

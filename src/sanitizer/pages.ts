@@ -83,11 +83,7 @@ export class Pages {
 
   #snapshot(number: number): Int32Array {
     const shadow = new Int32Array(2 * PAGE_UNITS);
-    for (let i = 0; i < PAGE_UNITS; i++) {
-      if (!this.#peek.load(number * PAGE_UNITS + i)) break;
-      shadow[2 * i] = this.#peek.lo;
-      shadow[2 * i + 1] = this.#peek.hi;
-    }
+    this.#peek.block(number * PAGE_UNITS, PAGE_UNITS, shadow);
     return shadow;
   }
 

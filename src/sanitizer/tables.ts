@@ -5,7 +5,7 @@ import type { Flush } from './flush.ts';
 import type { Sink } from './pages.ts';
 import { Entry, entriesAt, entryPages, PAGE_LOG2, reduced, type Shape, typeBits } from './shape.ts';
 import { type Blame, type Outstanding, type Removal, showTag, type Tag, TagStale } from './stale.ts';
-import { pageOf } from './units.ts';
+import { PAGE_UNITS, pageOf } from './units.ts';
 
 /** Table pages followed at most; more are not looked into. */
 const MOST_TABLES = 0x10000;
@@ -167,12 +167,19 @@ export class Tables {
 
   #scan(table: Table): void {
     const { shape } = table.root;
-    const { peek } = this.#context;
-    for (let i = 0; i < table.units; i++) {
-      if (!peek.load(table.unit + i) || (peek.lo === 0 && peek.hi === 0)) continue;
-      const entry = this.#entry.read(shape, table.level, peek.hi, peek.lo);
-      if (entry.kind === 'table') this.#addChild(table, i, entry.target);
-      else if (entry.kind === 'leaf' && entry.global) this.#global(table.root);
+    for (let from = 0; from < table.units; from += PAGE_UNITS) {
+      const count = Math.min(PAGE_UNITS, table.units - from);
+      // A list of its own for each call: tables below are scanned on the way.
+      const halves = new Int32Array(2 * count);
+      this.#context.peek.block(table.unit + from, count, halves);
+      for (let i = 0; i < count; i++) {
+        const lo = halves[2 * i] ?? 0;
+        const hi = halves[2 * i + 1] ?? 0;
+        if (lo === 0 && hi === 0) continue;
+        const entry = this.#entry.read(shape, table.level, hi, lo);
+        if (entry.kind === 'table') this.#addChild(table, from + i, entry.target);
+        else if (entry.kind === 'leaf' && entry.global) this.#global(table.root);
+      }
     }
   }
 

@@ -49,6 +49,19 @@ export class Peek {
     return here;
   }
 
+  /** Reads `count` units into halves, low half first, as far as memory goes; what lies outside reads as 0. */
+  block(unit: number, count: number, into: Int32Array): void {
+    const memory = this.#memory;
+    const { hi, lo } = memory;
+    for (let i = 0; i < count; i++) {
+      const here = memory.load64(unitHi(unit + i) | 0, unitLo(unit + i) | 0);
+      into[2 * i] = here ? memory.lo : 0;
+      into[2 * i + 1] = here ? memory.hi : 0;
+    }
+    memory.hi = hi;
+    memory.lo = lo;
+  }
+
   /** Reads `words.length / 2` units into a record; false if one lies outside memory. */
   words(unit: number, words: Uint32Array): boolean {
     for (let i = 0; i < words.length; i += 2) {
