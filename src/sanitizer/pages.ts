@@ -87,6 +87,11 @@ export class Pages {
     return shadow;
   }
 
+  /** What the watched page of a unit holds, as halves, low half first; null while that is not known. */
+  shadow(unit: number): Int32Array | null {
+    return this.#pages.get(pageOf(unit))?.shadow ?? null;
+  }
+
   /** Whether stores to a unit may matter to somebody. */
   watches(unit: number): boolean {
     return this.#large.length > 0 || this.#pages.has(pageOf(unit));

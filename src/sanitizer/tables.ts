@@ -167,19 +167,21 @@ export class Tables {
 
   #scan(table: Table): void {
     const { shape } = table.root;
-    for (let from = 0; from < table.units; from += PAGE_UNITS) {
-      const count = Math.min(PAGE_UNITS, table.units - from);
-      // A list of its own for each call: tables below are scanned on the way.
-      const halves = new Int32Array(2 * count);
-      this.#context.peek.block(table.unit + from, count, halves);
-      for (let i = 0; i < count; i++) {
-        const lo = halves[2 * i] ?? 0;
-        const hi = halves[2 * i + 1] ?? 0;
+    for (let i = 0; i < table.units; i++) {
+      const unit = table.unit + i;
+      // The watch has just read the page.
+      const page = this.#context.pages.shadow(unit);
+      const first = unit % PAGE_UNITS;
+      const end = Math.min(PAGE_UNITS, first + table.units - i);
+      for (let at = first; page !== null && at < end; at++) {
+        const lo = page[2 * at] ?? 0;
+        const hi = page[2 * at + 1] ?? 0;
         if (lo === 0 && hi === 0) continue;
         const entry = this.#entry.read(shape, table.level, hi, lo);
-        if (entry.kind === 'table') this.#addChild(table, from + i, entry.target);
+        if (entry.kind === 'table') this.#addChild(table, i + at - first, entry.target);
         else if (entry.kind === 'leaf' && entry.global) this.#global(table.root);
       }
+      i += end - first - 1;
     }
   }
 
