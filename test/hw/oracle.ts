@@ -2,9 +2,11 @@
  * A second opinion: the walks of DDI 0487 D8 written as plainly as possible, on bigints, fields read through the
  * tables. It knows no TLB, no hardware updates and no attributes; address, event, stage, class and IPA must agree.
  */
+import type { Caps } from '../../spec/caps.ts';
 import { CD } from '../../spec/cd.ts';
 import {
   blockAllowed,
+  type DescriptorFormat,
   type DescriptorKind,
   GEOMETRY,
   type Granule,
@@ -22,9 +24,10 @@ import type { Memory } from '../../src/hw/memory.ts';
 import { Outcome, type Transaction } from '../../src/hw/transaction.ts';
 import { address, labCaps } from './translation-lab.ts';
 
-/** The SMMU that the oracle speaks of. */
-export const caps = labCaps({ HTTU: 0 });
-const OAS = 48;
+/** An SMMU with 48-bit addresses. Neither has hardware updates, which the oracle does not know. */
+export const caps48 = labCaps({ HTTU: 0 });
+/** One with 52-bit addresses and LPA2. */
+export const caps52 = labCaps({ HTTU: 0 }, {}, {}, { OAS: 6, DS: 1, VAX: 1 });
 
 /** How a translation ends early: event, and for stage 2 the class and the address. */
 class Fault extends Error {
@@ -41,7 +44,8 @@ const qwordsAt = (memory: Memory, pa: bigint, bytes: number, event: number): Wor
 };
 
 interface Tables {
-  readonly pte: (granule: Granule, level: Level, kind: DescriptorKind) => Layout;
+  readonly pte: (granule: Granule, level: Level, kind: DescriptorKind, format: DescriptorFormat) => Layout;
+  readonly format: DescriptorFormat;
   readonly granule: Granule;
   readonly inputBits: number;
   readonly outputBits: number;
@@ -70,16 +74,18 @@ function walk(t: Tables, input: bigint, read: (at: bigint) => bigint, fault: (ev
     const shift = levels.find((one) => one.level === level)?.shift ?? 0;
     const top = level === t.start ? t.inputBits : shift + page - 3;
     const entries = 1n << BigInt(Math.max(0, top - shift));
-    if (level === t.start) table -= table % (entries * 8n > 16n ? entries * 8n : 16n);
+    // A table base is aligned to its table, and to 64 bytes where addresses have 52 bits.
+    const least = t.outputBits === 52 ? 64n : 16n;
+    if (level === t.start) table -= table % (entries * 8n > least ? entries * 8n : least);
     const index = (input >> BigInt(shift)) % entries;
     let value = read(table + index * 8n);
     if (t.bigEndian)
       value = BigInt(`0x${Buffer.from(value.toString(16).padStart(16, '0'), 'hex').reverse().toString('hex')}`);
     const type = Number(value & 3n);
-    const leaf = level === 3 ? type === 3 : type === 1 && blockAllowed(t.granule, level as Level);
+    const leaf = level === 3 ? type === 3 : type === 1 && blockAllowed(t.granule, level as Level, t.format);
     const isTable = level < 3 && type === 3;
     if (!leaf && !isTable) fault(0x10);
-    const layout = t.pte(t.granule, level as Level, isTable ? 'table' : level === 3 ? 'page' : 'block');
+    const layout = t.pte(t.granule, level as Level, isTable ? 'table' : level === 3 ? 'page' : 'block', t.format);
     const words = fromQwords([value]);
     const out = layout.address(words, isTable ? 'NextLevelTableAddress' : 'OutputAddress');
     if (out >> BigInt(t.outputBits) !== 0n) fault(0x11);
@@ -93,22 +99,27 @@ function walk(t: Tables, input: bigint, read: (at: bigint) => bigint, fault: (ev
   }
 }
 
-/** VTCR_EL2.SL0 of VMSAv8-64 without DS. */
+/** VTCR_EL2.SL0 of VMSAv8-64. */
 const S2_START: Readonly<Record<Granule, readonly number[]>> = {
   '4k': [2, 1, 0, 3],
-  '16k': [3, 2, 1],
+  '16k': [3, 2, 1, 0],
   '64k': [3, 2, 1],
 };
 
+/** IPS and S2PS; a reserved encoding is the largest. */
+const SIZES = [32, 36, 40, 42, 44, 48, 52, 52];
+
 class Oracle {
   readonly #memory: Memory;
+  readonly #caps: Caps;
   readonly #ste: Words;
   readonly #write: boolean;
   readonly #fetch: boolean;
   readonly #privileged: boolean;
 
-  constructor(memory: Memory, ste: Words, t: Transaction) {
+  constructor(memory: Memory, caps: Caps, ste: Words, t: Transaction) {
     this.#memory = memory;
+    this.#caps = caps;
     this.#ste = ste;
     this.#write = t.isWrite;
     const [INSTCFG, PRIVCFG] = [STE.num(ste, 'INSTCFG'), STE.num(ste, 'PRIVCFG')];
@@ -128,12 +139,16 @@ class Oracle {
     const inputBits = 64 - this.#s2('S2T0SZ');
     if (ipa >> BigInt(inputBits) !== 0n) fault(0x10);
     const granule = TG0_GRANULE[this.#s2('S2TG')] ?? '4k';
+    const ds = this.#caps.DS && this.#s2('S2DS') === 1 && granule !== '64k';
+    const outputBits = Math.min(SIZES[this.#s2('S2PS')] ?? 0, this.#caps.OAS);
+    const below0 = ds && granule === '4k' && this.#s2('S2SL0_2') === 1;
     const tables: Tables = {
+      format: { ds, pa52: outputBits === 52 },
       pte: pte2,
       granule,
       inputBits,
-      outputBits: Math.min([32, 36, 40, 42, 44, 48, 52, 52][this.#s2('S2PS')] ?? 0, OAS),
-      start: S2_START[granule][this.#s2('S2SL0')] ?? 0,
+      outputBits,
+      start: below0 ? -1 : (S2_START[granule][this.#s2('S2SL0')] ?? 0),
       root: STE.address(this.#ste, 'S2TTB'),
       bigEndian: this.#s2('S2ENDI') === 1,
       affd: this.#s2('S2AFFD') === 1,
@@ -172,11 +187,13 @@ class Oracle {
     const ones = (1n << (top - BigInt(inputBits))) - 1n;
     if (above !== (!oneTtb && high === 1n ? ones : 0n)) fault(0x10);
     const { shift, stride } = GEOMETRY[granule];
+    const outputBits = Math.min(SIZES[CD.num(cd, 'IPS')] ?? 0, this.#caps.OAS);
     const tables: Tables = {
+      format: { ds: this.#caps.DS && bit('DS') && granule !== '64k', pa52: outputBits === 52 },
       pte: pte1,
       granule,
       inputBits,
-      outputBits: Math.min([32, 36, 40, 42, 44, 48, 52, 52][CD.num(cd, 'IPS')] ?? 0, OAS),
+      outputBits,
       start: 4 - Math.ceil((inputBits - shift) / stride),
       root: CD.address(cd, half === 1 ? 'TTB1' : 'TTB0'),
       bigEndian: bit('ENDI'),
@@ -215,7 +232,7 @@ class Oracle {
 }
 
 /** Where the CD of an index stands: in a linear table, or in a leaf that an L1CD points to (5.2 S1Fmt, 5.3). */
-function cdAddress(memory: Memory, ste: Words, index: number, seenAt: (ipa: bigint) => bigint): bigint {
+function cdAddress(memory: Memory, OAS: number, ste: Words, index: number, seenAt: (ipa: bigint) => bigint): bigint {
   const size = STE.num(ste, 'S1CDMax');
   const format = size === 0 ? 0 : STE.num(ste, 'S1Fmt');
   const leaf = format === 1 ? 6 : format === 2 ? 10 : 0;
@@ -234,13 +251,13 @@ function cdAddress(memory: Memory, ste: Words, index: number, seenAt: (ipa: bigi
  * What an ordinary transaction gets: an address or an event.
  * @param strtab a linear Stream table
  */
-export function opinion(memory: Memory, strtab: bigint, t: Transaction): string {
+export function opinion(memory: Memory, caps: Caps, strtab: bigint, t: Transaction): string {
   try {
     const ste = qwordsAt(memory, strtab + BigInt(t.StreamID * 64), 64, 0x03);
     if (STE.num(ste, 'V') === 0 || firstSteProblem(ste, caps) !== undefined) throw new Fault(0x04);
     const config = STE.num(ste, 'Config');
     if (config < 4) throw new Fault(0);
-    const oracle = new Oracle(memory, ste, t);
+    const oracle = new Oracle(memory, caps, ste, t);
     const va = address(t.addrHi, t.addrLo);
     const [s1, s2] = [(config & 1) === 1, (config & 2) === 2];
     let ipa = va;
@@ -250,11 +267,11 @@ export function opinion(memory: Memory, strtab: bigint, t: Transaction): string 
     if (s1 && size > 0 && (t.SSV ? t.SubstreamID === 0 && dss === 2 : dss === 0 || dss === 3)) throw new Fault(0x06);
     const plain = !s1 || (!t.SSV && size > 0 && dss === 1);
     if (plain) {
-      if (va >> BigInt(OAS) !== 0n) throw new Fault(0x11);
+      if (va >> BigInt(caps.OAS) !== 0n) throw new Fault(0x11);
     } else {
       const index = t.SSV ? t.SubstreamID : 0;
       const seenAt = (ipa: bigint): bigint => (s2 ? oracle.stage2(ipa, 0) : ipa);
-      const cd = qwordsAt(memory, seenAt(cdAddress(memory, ste, index, seenAt)), 64, 0x09);
+      const cd = qwordsAt(memory, seenAt(cdAddress(memory, caps.OAS, ste, index, seenAt)), 64, 0x09);
       const oneTtb = !s2 && STE.num(ste, 'STRW') === 2;
       const context = {
         streamWorld: oneTtb ? ('NS-EL2' as const) : ('NS-EL1' as const),

@@ -11,17 +11,29 @@ import { NO_CONFIG_CACHE } from '../../src/hw/config-cache.ts';
 import { NO_TLB } from '../../src/hw/tlb.ts';
 import { Outcome, Transaction } from '../../src/hw/transaction.ts';
 import { Translator } from '../../src/hw/translate.ts';
-import { caps, opinion, seen } from './oracle.ts';
+import { caps48, caps52, opinion, seen } from './oracle.ts';
 import { Lab, labRegs, STRTAB } from './translation-lab.ts';
 
 const GRANULES = ['4k', '16k', '64k'] as const;
-const START = { '4k': 0, '16k': 1, '64k': 1 } as const;
-const INPUT_BITS = { '4k': 48, '16k': 47, '64k': 48 } as const;
 const TG0 = { '4k': 0, '16k': 2, '64k': 1 } as const;
-const S2SL0 = { '4k': 2, '16k': 2, '64k': 2 } as const;
+/** How walks begin with 48-bit addresses, and with 52-bit ones (DS for 4 KB and 16 KB). */
+const NARROW = {
+  start: { '4k': 0, '16k': 1, '64k': 1 },
+  inputBits: { '4k': 48, '16k': 47, '64k': 48 },
+  S2SL0: { '4k': 2, '16k': 2, '64k': 2 },
+  S2SL0_2: { '4k': 0, '16k': 0, '64k': 0 },
+} as const;
+const WIDE = {
+  start: { '4k': -1, '16k': 0, '64k': 1 },
+  inputBits: { '4k': 52, '16k': 52, '64k': 52 },
+  S2SL0: { '4k': 0, '16k': 3, '64k': 2 },
+  S2SL0_2: { '4k': 1, '16k': 0, '64k': 0 },
+} as const;
 const PAGE = { '4k': 0x1000n, '16k': 0x4000n, '64k': 0x1_0000n } as const;
 
 interface Shape {
+  /** 52-bit addresses. */
+  readonly wide: boolean;
   readonly Config: 4 | 5 | 6 | 7;
   readonly granule1: (typeof GRANULES)[number];
   readonly granule2: (typeof GRANULES)[number];
@@ -38,6 +50,7 @@ interface Shape {
 }
 
 const shape: fc.Arbitrary<Shape> = fc.record({
+  wide: fc.boolean(),
   Config: fc.constantFrom(4, 5, 6, 7, 7, 7),
   granule1: fc.constantFrom(...GRANULES),
   granule2: fc.constantFrom(...GRANULES),
@@ -52,19 +65,37 @@ const shape: fc.Arbitrary<Shape> = fc.record({
   flips: fc.array(fc.tuple(fc.nat(7), fc.nat(511)), { maxLength: 3 }),
 });
 
-const VA = 0x1234_5000n;
+const LOW_VA = 0x1234_5000n;
+const HIGH_VA = 0xd_8000_1234_5000n;
 
 /** Builds the structures, flips, and gives both answers. */
 function answers(s: Shape): { expected: string; got: string[]; t: Transaction } {
+  const caps = s.wide ? caps52 : caps48;
+  const how = s.wide ? WIDE : NARROW;
+  const format = { ds: s.wide, pa52: s.wide };
+  const VA = s.wide ? HIGH_VA : LOW_VA;
   const lab = new Lab(caps);
   const data = lab.pages(0x1_0000);
   const [g1, g2] = [s.granule1, s.granule2];
   const va = VA & ~(PAGE[g1] - 1n);
   const root1 = lab.pages(Number(PAGE[g1]));
-  const leaf1 = lab.map(1, root1, va, data, {}, { granule: g1, start: START[g1], inputBits: INPUT_BITS[g1] });
+  const leaf1 = lab.map(
+    1,
+    root1,
+    va,
+    data,
+    {},
+    {
+      granule: g1,
+      start: how.start[g1],
+      inputBits: how.inputBits[g1],
+      format,
+    },
+  );
   const at = [STRTAB + 5n * 64n, leaf1, root1];
   const TTB0 = root1 >> 4n;
-  const cdFields = { TTB0, TG0: TG0[g1], T0SZ: 64 - INPUT_BITS[g1] };
+  const sizes = s.wide ? { DS: 1, IPS: 6 } : {};
+  const cdFields = { TTB0, TG0: TG0[g1], T0SZ: 64 - how.inputBits[g1], ...sizes };
   const index = s.SSV ? s.SubstreamID : 0;
   const leafLog2 = s.S1CDMax === 0 ? 0 : s.S1Fmt === 1 ? 6 : s.S1Fmt === 2 ? 10 : 0;
   let table: bigint;
@@ -86,7 +117,7 @@ function answers(s: Shape): { expected: string; got: string[]; t: Transaction } 
   const root2 = lab.pages(Number(PAGE[g2]));
   const block = { '4k': 1, '16k': 2, '64k': 2 } as const;
   const blockBytes = { '4k': 30n, '16k': 25n, '64k': 29n } as const;
-  const how2 = { granule: g2, start: START[g2], inputBits: INPUT_BITS[g2] };
+  const how2 = { granule: g2, start: how.start[g2], inputBits: how.inputBits[g2], format };
   // Stage 2 is the identity around everything that was built, and on the address itself.
   const end = lab.pages();
   for (let pa = STRTAB; pa <= end + 0x20_0000n; pa += 1n << blockBytes[g2])
@@ -100,8 +131,10 @@ function answers(s: Shape): { expected: string; got: string[]; t: Transaction } 
     S1ContextPtr: table >> 6n,
     ...lab.s2(root2, 7),
     S2TG: TG0[g2],
-    S2SL0: S2SL0[g2],
-    S2T0SZ: 64 - INPUT_BITS[g2],
+    S2SL0: how.S2SL0[g2],
+    S2SL0_2: how.S2SL0_2[g2],
+    S2T0SZ: 64 - how.inputBits[g2],
+    ...(s.wide ? { S2DS: 1, S2PS: 6 } : {}),
   });
   for (const [structure, bit] of s.flips) {
     const start = at[structure % at.length] ?? STRTAB;
@@ -111,8 +144,9 @@ function answers(s: Shape): { expected: string; got: string[]; t: Transaction } 
   }
   const { SSV, SubstreamID, isWrite, InD, PnU } = s;
   const t = Object.assign(new Transaction(), { StreamID: 5, SSV, SubstreamID, isWrite, InD, PnU });
-  t.addrLo = Number(VA);
-  const expected = opinion(lab.memory, STRTAB, t);
+  t.addrHi = Number(VA >> 32n);
+  t.addrLo = Number(VA & 0xffff_ffffn);
+  const expected = opinion(lab.memory, caps, STRTAB, t);
   const regs = labRegs();
   const smmus = [
     new Translator(lab.memory, caps, regs, { tlb: NO_TLB, configCache: NO_CONFIG_CACHE }),

@@ -5,7 +5,7 @@ import { NO_CONFIG_CACHE } from '../../src/hw/config-cache.ts';
 import { NO_TLB } from '../../src/hw/tlb.ts';
 import { Outcome, Transaction } from '../../src/hw/transaction.ts';
 import { Translator } from '../../src/hw/translate.ts';
-import { caps, opinion, seen } from './oracle.ts';
+import { caps48 as caps, opinion, seen } from './oracle.ts';
 import { BASE, type Case, cases, fill } from './translation-cases.ts';
 import { labRegs } from './translation-lab.ts';
 
@@ -26,7 +26,7 @@ function compare(c: Case): { ok: number; events: Set<number> } {
   let ok = 0;
   for (const one of c.accesses) {
     const t = Object.assign(new Transaction(), one, { access: 0, isSpeculative: false });
-    const expected = opinion(memory, BASE, t);
+    const expected = opinion(memory, caps, BASE, t);
     warm.tlb.clear();
     for (const smmu of [cold, warm]) {
       smmu.translate(t);
