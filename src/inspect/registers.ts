@@ -20,6 +20,9 @@ export function registerNamed(name: string): string | undefined {
   return BY_NAME.has(plain) ? plain : undefined;
 }
 
+/** Name of the register at a byte offset from the base of the register pages. */
+export const registerAt = (offset: number): string | undefined => BY_OFFSET.get(offset)?.name;
+
 /** `R|W offset size value` of an MMIO trace: the last access of each register counts. */
 const ACCESS = /^\s*[RW]\s+(0x[0-9a-fA-F]+)\s+([48])\s+(0x[0-9a-fA-F]+)\s*$/;
 const NAMED = /\b([A-Za-z][A-Za-z0-9_]*)\b[^\S\n]*(?:\([^)]*\))?[^\S\n]*(?:[:=]|->)?[^\S\n]*(0x[0-9a-fA-F]{1,16})\b/g;

@@ -195,6 +195,30 @@ export const LINE_ADVICE: Readonly<Record<string, Advice>> = {
     likely: ['as a CMD_SYNC timeout: the SMMU does not take commands any more, and the queue is full'],
     next: ['smmulab dump IMAGE: which command stands at CONS'],
   },
+  'cmdq-retry': {
+    likely: ['see the command queue error before it'],
+    next: ['smmulab dump IMAGE: whether the queue lies in RAM'],
+  },
+  'unknown-opcode': { likely: ['a bug of the driver'], next: ['which kernel, and which patches it carries'] },
+  'page-request': {
+    likely: [
+      'the device has PRI enabled, and no driver of this kernel answers page requests of it',
+      'a PASID that was released while the device still used it',
+    ],
+    next: ['lspci -vvv: PRICtl of the device', DUMP],
+  },
+  setup: {
+    likely: ['the SMMU has no clock or power', 'firmware left it in a state that it cannot leave (RAS error, SFM)'],
+    next: ['the register that does not answer: CR0ACK, IRQ_CTRLACK or GBPA', 'power domain and clocks of the SMMU'],
+  },
+  alias: {
+    likely: ['firmware (IORT, device tree) gives two devices one StreamID', 'devices behind a PCIe-to-PCI bridge'],
+    next: ['compare IORT with the PCI requester IDs'],
+  },
+  'vcmdq-state': {
+    likely: ['a command the queue does not take', 'an ATC invalidation without an answer'],
+    next: ['the lines before it: which VINTF and VCMDQ reported the error'],
+  },
   'cmdqv-error': {
     likely: [
       'vintf bit 0: a command that VINTF0 does not take, or an ATC invalidation that timed out',

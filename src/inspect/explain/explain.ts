@@ -4,6 +4,7 @@ import { type DecodedRecord, hex } from '../record.ts';
 import { hexWords } from '../words.ts';
 import { type Advice, EVENT_ADVICE, LINE_ADVICE } from './causes.ts';
 import { Collector, type Pending } from './collector.ts';
+import type { LineMeaning } from './line-rule.ts';
 import { lineMeaning } from './lines.ts';
 
 /** Something that was recognised. */
@@ -43,12 +44,14 @@ export interface EventSummary {
 export const MAX_FINDINGS = 100_000;
 
 /** What may begin something to explain; a line without it is not looked at. */
-const TRIGGER = /smmu|SMMU|cmdqv|CMDQV|CMDQ |EVTQ|PRIQ|CMD_SYNC|\bSTE\b|\bste\b|\bCD\b|\bcd\b|VINTF|vintf_map/g;
+const TRIGGER =
+  /smmu|SMMU|event: |event 0x|cmdqv|CMDQV|CMDQ |EVTQ|PRIQ|CMD_SYNC|\bSTE\b|\bste\b|\bCD\b|\bcd\b|VINTF|vintf_map/g;
 
 const HEADER = /(\S+): event (0x[0-9a-fA-F]{2}) received:(.*)$/;
 const COMMAND = /(\S+): skipping command in error state:(.*)$/;
+/** Newer kernels; what follows the SubstreamID depends on the event. */
 const DECODED =
-  /event: (\w+) client: (.*?) sid: (0x[0-9a-fA-F]+) ssid: (0x[0-9a-fA-F]+) iova: (0x[0-9a-fA-F]+) ipa: (0x[0-9a-fA-F]+)/;
+  /event: (\S+) client: (.*?) sid: (0x[0-9a-fA-F]+) ssid: (0x[0-9a-fA-F]+)(?: iova: (0x[0-9a-fA-F]+)| fetch_addr: (0x[0-9a-fA-F]+))?/;
 const QEMU_EVENT = /smmuv3_(?:record|propagate)_event (?:sec_sid=\d+ )?(?:SMMU_EVT_)?(\w+) sid=(0x[0-9a-fA-F]+|\d+)/;
 const QEMU_FAILED = /translation failed for iova=(0x[0-9a-fA-F]+) ?\((?:SMMU_EVT_)?(\w+)\)/;
 const ENTRY = /\b(STE|ste|CD|cd)\b(?:\s*(?:entry|words?|\[?\d+\]?|for|sid|SID)\b[^:=]*)?\s*[:=[]/;
@@ -95,7 +98,7 @@ export class LogExplainer {
   readonly #groups = new Map<string, Group>();
   readonly #told = new Map<string, number>();
   #collectors: Collector[] = [];
-  #lastEvent = '';
+  #lastEvent: EventFacts | undefined;
   #rest = '';
   #line = 0;
 
@@ -143,7 +146,8 @@ export class LogExplainer {
   }
 
   /** One line; gives the lines that explain it. */
-  #one(line: string): string[] {
+  #one(raw: string): string[] {
+    const line = raw.replace(INVISIBLE, '');
     const header = HEADER.exec(line);
     if (header !== null)
       return this.#begin({ kind: 'event', device: header[1] ?? '', line: this.#line, size: 4 }, header[3] ?? '');
@@ -173,7 +177,7 @@ export class LogExplainer {
         access: '',
       });
     const meaning = lineMeaning(line);
-    if (meaning !== undefined) return this.#alone(meaning.kind, meaning.summary, meaning.info !== true);
+    if (meaning !== undefined) return this.#alone(meaning);
     const entry = ENTRY.exec(line);
     const whole = entry !== null && (line.match(/0x[0-9a-fA-F]+/g)?.length ?? 0) >= ENTRY_WORDS;
     const taken = whole ? undefined : this.#collect(line);
@@ -245,17 +249,27 @@ export class LogExplainer {
     return note(`${summary}${illegal}`);
   }
 
-  #decoded([, name = '', , sid = '0', ssid = '0', iova = '0']: RegExpExecArray): string[] {
+  #decoded([, name = '', , sid = '0', ssid = '0', iova, fetched]: RegExpExecArray): string[] {
     const substream = Number(ssid) === 0 ? undefined : Number(ssid);
+    const input = iova === undefined ? undefined : BigInt(iova);
     // The line repeats the record whose words stand above it.
-    if (this.#lastEvent === eventKey(name, Number(sid), BigInt(iova))) return [];
-    const summary = `${name}: StreamID ${sid}${substream === undefined ? '' : `, SubstreamID ${ssid}`}: access to ${iova}`;
-    return this.#event({ name, summary, sid: Number(sid), ssid: substream, iova: BigInt(iova), access: '' });
+    if (repeats(this.#lastEvent, name, Number(sid), input)) return [];
+    const who = `StreamID ${sid}${substream === undefined ? '' : `, SubstreamID ${ssid}`}`;
+    const what =
+      iova !== undefined ? `: access to ${iova}` : fetched !== undefined ? `: the fetch of ${fetched} failed` : '';
+    return this.#event({
+      name,
+      summary: `${name}: ${who}${what}`,
+      sid: Number(sid),
+      ssid: substream,
+      iova: input,
+      access: '',
+    });
   }
 
   #event(facts: EventFacts): string[] {
     const { name, summary, sid, ssid, iova, access } = facts;
-    this.#lastEvent = eventKey(name, sid, iova);
+    this.#lastEvent = facts;
     this.#count(facts);
     const advice = filled(EVENT_ADVICE[name], facts);
     this.#keep({
@@ -265,21 +279,17 @@ export class LogExplainer {
       summary,
       ...advice,
       error: true,
-      ...(sid === undefined ? {} : { sid }),
-      ...(ssid === undefined ? {} : { ssid }),
-      ...(iova === undefined ? {} : { iova: hex(iova) }),
+      ...place(sid, ssid, iova),
       ...(facts.words === undefined ? {} : { words: facts.words }),
     });
     return this.#tell(`event ${name} ${sid} ${ssid} ${access}`, summary, advice);
   }
 
-  #alone(kind: string, summary: string, error: boolean): string[] {
-    const advice = LINE_ADVICE[kind] ?? { likely: [], next: [] };
-    if (!error && this.#told.has(kind)) {
-      this.#told.set(kind, (this.#told.get(kind) ?? 0) + 1);
-      return [];
-    }
-    this.#keep({ line: this.#line, kind, summary, ...advice, error });
+  #alone({ kind, summary, info, sid, ssid, iova }: LineMeaning): string[] {
+    const error = info !== true;
+    if (!error && this.#told.has(kind)) return [];
+    const advice = filled(LINE_ADVICE[kind], { sid, ssid, iova, access: '' });
+    this.#keep({ line: this.#line, kind, summary, ...advice, error, ...place(sid, ssid, iova) });
     return this.#tell(kind, summary, advice);
   }
 
@@ -338,8 +348,27 @@ export class LogExplainer {
   }
 }
 
-const eventKey = (name: string, sid: number | undefined, iova: bigint | undefined): string =>
-  `${name} ${sid} ${iova ?? 0n}`;
+/** Whether the kernel's own words say what the record above them said: they leave out what it does not know. */
+const repeats = (last: EventFacts | undefined, name: string, sid: number, iova: bigint | undefined): boolean =>
+  last?.words !== undefined &&
+  last.sid === sid &&
+  (last.name === name || Object.hasOwn(EVENT_ADVICE, name) === false) &&
+  (iova === undefined || iova === (last.iova ?? 0n));
+
+/** Colours of a terminal, and other bytes that print nothing. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is taken out
+const INVISIBLE = /\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]/g;
+
+/** What a finding says of where it happened. */
+const place = (
+  sid: number | undefined,
+  ssid: number | undefined,
+  iova: bigint | undefined,
+): Pick<Finding, 'sid' | 'ssid' | 'iova'> => ({
+  ...(sid === undefined ? {} : { sid }),
+  ...(ssid === undefined ? {} : { ssid }),
+  ...(iova === undefined ? {} : { iova: hex(iova) }),
+});
 
 const note = (text: string): string[] => [`    | ${text}`];
 
@@ -367,7 +396,10 @@ function factsOf(record: DecodedRecord, words: readonly string[]): EventFacts {
 }
 
 /** Advice with what the record says put in. */
-function filled(advice: Advice | undefined, { sid, ssid, iova, access }: EventFacts): Advice {
+function filled(
+  advice: Advice | undefined,
+  { sid, ssid, iova, access }: Pick<EventFacts, 'sid' | 'ssid' | 'iova' | 'access'>,
+): Advice {
   const put = (text: string): string =>
     text
       .replace('{sid}', sid === undefined ? 'SID' : hex(sid))

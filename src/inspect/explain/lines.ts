@@ -1,44 +1,7 @@
-/** Lines of logs that stand alone: drivers' error lines, QEMU's traces. */
-import { COMMANDS } from '../../../spec/commands.ts';
-import type { Register } from '../../../spec/layout.ts';
-import { GERROR } from '../../../spec/registers/interrupts.ts';
-
-/** What a line was recognised as. */
-export interface LineMeaning {
-  /** Key of the advice, or of repeated traces. */
-  readonly kind: string;
-  readonly summary: string;
-  /** A mere trace: no error. */
-  readonly info?: true;
-}
-
-interface LineRule {
-  readonly test: RegExp;
-  readonly meaning: (match: RegExpExecArray) => LineMeaning | undefined;
-}
-
-const rule = (test: RegExp, meaning: (match: RegExpExecArray) => LineMeaning | undefined): LineRule => ({
-  test,
-  meaning,
-});
-
-const fixed = (test: RegExp, kind: string, summary: string): LineRule => rule(test, () => ({ kind, summary }));
-
-/** Active errors of a GERROR value in words. */
-function gerrorText(value: number): string {
-  const table: Register = GERROR;
-  const active = table.names.filter((name) => table.field(name).reserved === undefined && table.of(value, name) !== 0);
-  const place = (name: string): number => table.slot(name).shift;
-  return active.length === 0 ? 'no known bit' : active.sort((a, b) => place(a) - place(b)).join(', ');
-}
-
-/** Why the command queue stopped, by CMDQ_CONS.ERR. */
-const CERRORS: Readonly<Record<number, string>> = {
-  0: 'no error',
-  1: 'CERROR_ILL: an illegal command',
-  2: 'CERROR_ABT: the command could not be fetched',
-  3: 'CERROR_ATC_INV_SYNC: a device did not answer an ATC invalidation',
-};
+/** Error lines of the drivers that stand alone, in the words of arm-smmu-v3 and tegra241-cmdqv. */
+import { hex } from '../record.ts';
+import { CERRORS, fixed, gerrorText, type LineMeaning, type LineRule, rule } from './line-rule.ts';
+import { QEMU } from './qemu-lines.ts';
 
 /** Index bits, and bits of an error, of a queue register as Linux prints it. */
 const errorOf = (cons: number): number => (cons >>> 24) & 0x7f;
@@ -79,6 +42,7 @@ const DRIVER: readonly LineRule[] = [
     kind: 'cmdq-error',
     summary: `command queue stopped at index ${Number(cons) & 0xfffff}: ${CERRORS[errorOf(Number(cons))] ?? `error ${errorOf(Number(cons))}`}`,
   })),
+  fixed(/CMD_SYNC timeout(?! at)/, 'sync-timeout', 'a CMD_SYNC was not done in time'),
   rule(
     /CMD_SYNC timeout at (0x[0-9a-fA-F]+)(?: \[hwprod (0x[0-9a-fA-F]+), hwcons (0x[0-9a-fA-F]+)\])?/,
     ([, at = '0', prod, cons]) => {
@@ -95,6 +59,35 @@ const DRIVER: readonly LineRule[] = [
       };
     },
   ),
+  fixed(/retrying command fetch/, 'cmdq-retry', 'the command that could not be fetched is tried again'),
+  rule(/ignoring unknown CMDQ opcode (0x[0-9a-fA-F]+)/, ([, opcode]) => ({
+    kind: 'unknown-opcode',
+    summary: `the driver asked itself for command ${opcode}, which it cannot build`,
+  })),
+  rule(
+    /\bsid (0x[0-9a-fA-F]+)\.(0x[0-9a-fA-F]+): \[(\d+)(L?)\] (un)?privileged (R?W?X?) ?access at iova (0x[0-9a-fA-F]+)/,
+    ([, sid = '0', ssid = '0', group, last, unprivileged, access, iova = '0']) => ({
+      kind: 'page-request',
+      summary: `page request of StreamID ${hex(Number(sid))}${Number(ssid) === 0 ? '' : `, SubstreamID ${hex(Number(ssid))}`}: ${unprivileged === undefined ? 'privileged' : 'unprivileged'} ${access} of ${hex(BigInt(iova))}, group ${group}${last === '' ? '' : ', the last of it'}; refused`,
+      sid: Number(sid),
+      iova: BigInt(iova),
+      ...(Number(ssid) === 0 ? {} : { ssid: Number(ssid) }),
+    }),
+  ),
+  fixed(
+    /GBPA not responding to update/,
+    'setup',
+    'GBPA.Update stays set: the SMMU does not take the bypass attributes',
+  ),
+  rule(/smmu\S*: failed to (enable|disable|clear|setup|write) (\w[\w ]*\w)/, ([, verb, what]) => ({
+    kind: 'setup',
+    summary: `the SMMU did not answer while the driver wanted to ${verb} ${what}`,
+  })),
+  rule(/Aliasing StreamID (0x[0-9a-fA-F]+)/, ([, sid = '0']) => ({
+    kind: 'alias',
+    summary: `two devices send StreamID ${hex(Number(sid))}: one of them is not translated as it should be`,
+    sid: Number(sid),
+  })),
   fixed(/\bCMDQ timeout\b/, 'cmdq-timeout', 'no room in the command queue in time'),
   rule(
     /unexpected error reported\. vintf_map: ([0-9a-fA-F]{16}), vcmdq_map:? ([0-9a-fA-F:]{16,})/,
@@ -107,65 +100,25 @@ const DRIVER: readonly LineRule[] = [
     /\b((?:CMDQV|VINTF\d+|L?VCMDQ\d+)[\w/: ]*: )failed to (en|dis)able, STATUS=(0x[0-9a-fA-F]+)/,
     ([, who = '', verb, status = '0']) => ({
       kind: 'cmdqv-config',
-      summary: `${who.trim().replace(/:$/, '')} could not be ${verb}abled: STATUS ${status}${(Number(status) & 1) === 1 ? ', still enabled' : ', not enabled'}, error ${(Number(status) >>> 1) & 7}`,
+      summary: `${who.trim().replace(/:$/, '')} could not be ${verb}abled: STATUS ${status}${(Number(status) & 1) === 1 ? ', enabled' : ', not enabled'}, error ${(Number(status) >>> 1) & 7}`,
     }),
   ),
-];
-
-const sidText = (sid: string): string => `StreamID 0x${Number(sid).toString(16)}`;
-
-const trace = (kind: string, summary: string): LineMeaning => ({ kind, summary, info: true });
-
-const QEMU: readonly LineRule[] = [
-  rule(/smmuv3_cmdq_consume_error Error on (?:SMMU_)?(\w+) command execution: (\d+)/, ([, name = '', error]) => ({
-    kind: 'qemu-error',
-    summary: `QEMU refused ${name}: ${CERRORS[Number(error)] ?? `error ${error}`}`,
-  })),
-  rule(/smmuv3_unhandled_cmd Unhandled command type=(\d+)/, ([, type]) => ({
-    kind: 'qemu-error',
-    summary: `QEMU does not know command ${type}`,
-  })),
-  rule(/smmuv3_translate_abort .*?sid=(0x[0-9a-fA-F]+|\d+) abort on iova:(0x[0-9a-fA-F]+)/, ([, sid = '0', iova]) => ({
-    kind: 'qemu-abort',
-    summary: `${sidText(sid)}: access to ${iova} was aborted by the STE`,
-  })),
-  rule(/smmuv3_write_gerror toggled=(0x[0-9a-fA-F]+)/, ([, toggled = '0']) => ({
-    kind: 'gerror',
-    summary: `QEMU set GERROR: ${gerrorText(Number(toggled))}`,
-  })),
-  rule(/smmuv3_cmdq_opcode <--- (?:SMMU_)?(\w+)/, ([, name = '']) => {
-    const known = Object.entries(COMMANDS).find(([one]) => one === name);
-    return trace(`qemu ${name}`, `the guest sent ${name}${known === undefined ? '' : `: ${known[1].text}`}`);
-  }),
   rule(
-    /smmuv3_translate_success .*?sid=(0x[0-9a-fA-F]+|\d+) iova=(0x[0-9a-fA-F]+) translated=(0x[0-9a-fA-F]+)/,
-    ([, sid = '0', iova, pa]) => trace('qemu translate_success', `${sidText(sid)}: ${iova} leads to ${pa}`),
+    /((?:VINTF\d+: )?L?VCMDQ\d+[\w/]*): GERRORN=(0x[0-9a-fA-F]+), GERROR=(0x[0-9a-fA-F]+), CONS=(0x[0-9a-fA-F]+)/,
+    ([, who, gerrorn = '0', gerror = '0', cons = '0']) => ({
+      kind: 'vcmdq-state',
+      summary: `${who}: ${Number(gerror) === Number(gerrorn) ? 'no active error' : `active error ${gerrorText(Number(gerror) ^ Number(gerrorn))}`}; CONS index ${Number(cons) & 0xfffff}, ${CERRORS[errorOf(Number(cons))] ?? `error ${errorOf(Number(cons))}`}`,
+    }),
   ),
-  rule(/smmuv3_translate_(bypass|disable) .*?sid=(0x[0-9a-fA-F]+|\d+)/, ([, how, sid = '0']) =>
-    trace(
-      `qemu translate_${how}`,
-      `${sidText(sid)} is not translated: ${how === 'bypass' ? 'its STE says bypass' : 'the SMMU is off'}`,
-    ),
-  ),
-  rule(/smmuv3_config_cache_(hit|miss|inv)\b/, ([, what]) =>
-    trace(
-      `qemu cache_${what}`,
-      { hit: 'STE and CD were cached', miss: 'STE and CD are read from memory', inv: 'cached STE and CD are dropped' }[
-        what ?? ''
-      ] ?? '',
-    ),
-  ),
-  rule(/smmuv3_get_(ste|cd) \w+ addr: (0x[0-9a-fA-F]+)/, ([, what = '', addr]) =>
-    trace(`qemu get_${what}`, `the ${what.toUpperCase()} is read at ${addr}`),
-  ),
-  rule(/smmuv3_decode_cd_tt TT\[(\d)\]:tsz:(\d+) ttb:(0x[0-9a-fA-F]+)/, ([, n, tsz = '0', ttb]) =>
-    trace('qemu decode_cd_tt', `TTB${n} at ${ttb}, ${64 - Number(tsz)}-bit input`),
-  ),
+  rule(/((?:VINTF\d+: )?L?VCMDQ\d+[\w/]*): uncleared error detected, resetting/, ([, who]) => ({
+    kind: 'vcmdq-state',
+    summary: `${who}: an error of the queue's last user was still active; the driver cleared it`,
+  })),
 ];
 
 /** What a line says by itself, or undefined. */
 export function lineMeaning(line: string): LineMeaning | undefined {
-  for (const { test, meaning } of line.includes('smmuv3_') ? QEMU : DRIVER) {
+  for (const { test, meaning } of /\bsmmu(?:v3)?_[a-z]/.test(line) ? QEMU : DRIVER) {
     const match = test.exec(line);
     if (match !== null) return meaning(match);
   }

@@ -64,7 +64,7 @@ svg rect { fill: var(--soft); stroke: var(--line); }
 @media print { body { margin: 0; max-width: none; } input { display: none; } details { break-inside: avoid; } th { position: static; } }
 `;
 
-/** Hides rows of a table that do not hold what is typed; opens all details before printing. */
+/** Hides rows of a table that do not hold what is typed; opens what a link leads to, and everything before printing. */
 const SCRIPT = `
 for (const input of document.querySelectorAll('input[data-filter]')) {
   const rows = document.querySelectorAll('#' + input.dataset.filter + ' tbody tr');
@@ -73,6 +73,12 @@ for (const input of document.querySelectorAll('input[data-filter]')) {
     for (const row of rows) row.hidden = wanted !== '' && !row.textContent.toLowerCase().includes(wanted);
   });
 }
+const follow = () => {
+  const target = location.hash === '' ? null : document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target instanceof HTMLDetailsElement) { target.open = true; target.scrollIntoView(); }
+};
+addEventListener('hashchange', follow);
+follow();
 addEventListener('beforeprint', () => { for (const one of document.querySelectorAll('details')) one.open = true; });
 `;
 
