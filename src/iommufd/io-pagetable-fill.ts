@@ -7,20 +7,21 @@ import { batchPages, contiguousAfter } from './pages.ts';
 import { PAGE_BYTES, PAGE_SIZE } from './process.ts';
 
 /** Unmaps the pages [first, last] of the area; a domain that unmaps anything else is broken. */
-function unmapRange(domain: IommuDomain, area: IoptArea, first: number, last: number): void {
+function unmapRange(domain: IommuDomain, area: IoptArea, pages: IoptPages, first: number, last: number): void {
   const iova = area.iovaOf(first);
   const size = area.lastIovaOf(last) - iova + 1n;
   const unmapped = iommuUnmap(domain, iova, size);
   if (unmapped !== size) throw new Error(`unmap of 0x${size.toString(16)} bytes removed 0x${unmapped.toString(16)}`);
+  pages.unmapped(domain, first, last);
 }
 
 /** Unmaps a whole area in one call, leaving the pins to another domain. Kernel: iopt_area_unmap_domain(). */
-export function unmapArea(domain: IommuDomain, area: IoptArea): void {
-  unmapRange(domain, area, area.firstIndex, area.lastIndex);
+export function unmapArea(domain: IommuDomain, area: IoptArea, pages: IoptPages): void {
+  unmapRange(domain, area, pages, area.firstIndex, area.lastIndex);
 }
 
 /** Maps one batch; on an error nothing of it stays mapped. Kernel: batch_to_domain(). */
-function mapBatch(table: IoPageTable, domain: IommuDomain, area: IoptArea, batch: Batch): void {
+function mapBatch(table: IoPageTable, domain: IommuDomain, area: IoptArea, pages: IoptPages, batch: Batch): void {
   const start = area.iovaOf(batch.start);
   let iova = start;
   let offset = batch.start === area.firstIndex ? BigInt(area.pageOffset) : 0n;
@@ -37,6 +38,8 @@ function mapBatch(table: IoPageTable, domain: IommuDomain, area: IoptArea, batch
     }
   } catch (error) {
     if (iova !== start) iommuUnmap(domain, start, iova - start);
+    // The run that failed may have been mapped in part, too.
+    pages.unmapped(domain, batch.start, batch.start + batch.count - 1);
     throw error;
   }
 }
@@ -68,14 +71,14 @@ function unfillPages(area: IoptArea, pages: IoptPages, domain: IommuDomain, last
         batchLast = from + batchPages(pages, from, span.last, from > at) - 1;
         let end = batchLast;
         if (batchLast === span.last && span.last !== lastIndex) end += contiguousAfter(pages, span.last, lastIndex);
-        unmapRange(domain, area, unmappedEnd, end);
+        unmapRange(domain, area, pages, unmappedEnd, end);
         unmappedEnd = end + 1;
       }
       pages.unpin(at, batchLast);
       at = batchLast + 1;
     }
   }
-  if (unmappedEnd !== lastIndex + 1) unmapRange(domain, area, unmappedEnd, lastIndex);
+  if (unmappedEnd !== lastIndex + 1) unmapRange(domain, area, pages, unmappedEnd, lastIndex);
 }
 
 /** Maps one area into a domain that is being added. Kernel: iopt_area_fill_domain(). */
@@ -83,7 +86,7 @@ function fillAreaIntoDomain(table: IoPageTable, area: IoptArea, pages: IoptPages
   let done = area.firstIndex;
   try {
     for (const batch of pages.batches(area.firstIndex, area.lastIndex)) {
-      mapBatch(table, domain, area, batch);
+      mapBatch(table, domain, area, pages, batch);
       done = batch.start + batch.count;
     }
   } catch (error) {
@@ -126,7 +129,7 @@ export function unfillDomain(table: IoPageTable, domain: IommuDomain): void {
     if (pages === null) continue;
     if (heir !== undefined) {
       if (area.storageDomain === domain) area.storageDomain = heir;
-      unmapArea(domain, area);
+      unmapArea(domain, area, pages);
     } else {
       dropStorage(area, pages);
       unfillPages(area, pages, domain, area.lastIndex);
@@ -143,7 +146,7 @@ export function fillDomains(table: IoPageTable, area: IoptArea, pages: IoptPages
   try {
     for (const batch of pages.batches(area.firstIndex, area.lastIndex))
       for (const [i, domain] of [...table.domains].entries()) {
-        mapBatch(table, domain, area, batch);
+        mapBatch(table, domain, area, pages, batch);
         done[i] = batch.start + batch.count;
       }
   } catch (error) {
@@ -162,7 +165,7 @@ function undoFill(table: IoPageTable, area: IoptArea, pages: IoptPages, done: re
     const end = done[i] ?? area.firstIndex;
     const last = i === table.domains.size - 1;
     if (last && all > area.firstIndex) unfillPages(area, pages, domain, all - 1);
-    else if (!last && end > area.firstIndex) unmapRange(domain, area, area.firstIndex, end - 1);
+    else if (!last && end > area.firstIndex) unmapRange(domain, area, pages, area.firstIndex, end - 1);
   }
   pages.unpinUnheld(area.firstIndex, area.lastIndex);
 }
@@ -171,7 +174,7 @@ function undoFill(table: IoPageTable, area: IoptArea, pages: IoptPages, done: re
 export function unfillDomains(table: IoPageTable, area: IoptArea, pages: IoptPages): void {
   const storage = area.storageDomain;
   if (storage === null) return;
-  for (const domain of table.domains) if (domain !== storage) unmapArea(domain, area);
+  for (const domain of table.domains) if (domain !== storage) unmapArea(domain, area, pages);
   dropStorage(area, pages);
   unfillPages(area, pages, storage, area.lastIndex);
 }

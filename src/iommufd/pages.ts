@@ -1,4 +1,5 @@
 /** User memory behind one or more mappings, pinned while a domain or an access needs it (iommufd's pages.c). */
+import type { IommuDomain } from '../driver/iommu/ops.ts';
 import type { Kernel } from '../driver/kernel.ts';
 import { fail } from './errors.ts';
 import type { Interval, Span } from './intervals.ts';
@@ -42,6 +43,11 @@ export interface StoredRange {
   readonly lastIndex: number;
 }
 
+/** An unmap whose invalidation may be lost: the pages [start, last] go back once it is made good. */
+interface Doubt extends Interval<number> {
+  readonly waiting: (() => void)[];
+}
+
 /** Counts pinned pages of a context against RLIMIT_MEMLOCK. */
 export class PinAccount {
   pinned = 0;
@@ -73,6 +79,7 @@ export class IoptPages {
   readonly #accesses: PagesAccess[] = [];
   /** Sorted by index, never overlapping. */
   readonly #runs: PinnedRun[] = [];
+  readonly #doubts = new Set<Doubt>();
 
   /**
    * Kernel: iopt_alloc_user_pages(), iopt_alloc_file_pages().
@@ -146,6 +153,20 @@ export class IoptPages {
     for (const span of this.held(first, last)) if (!span.used) this.unpin(span.start, span.last);
   }
 
+  /**
+   * `domain` has unmapped the pages [first, last]. After a CMD_SYNC that timed out, its SMMU may still reach them: they
+   * are not handed back before it cannot.
+   */
+  unmapped(domain: IommuDomain, first: number, last: number): void {
+    if (domain.ops.retire === undefined) return;
+    const doubt: Doubt = { start: first, last, waiting: [] };
+    this.#doubts.add(doubt);
+    domain.ops.retire(domain, 'user pages', () => {
+      this.#doubts.delete(doubt);
+      for (const release of doubt.waiting) release();
+    });
+  }
+
   /** Unpins [first, last]; pages that are not pinned are skipped. */
   unpin(first: number, last: number): void {
     let i = this.#position(first);
@@ -156,10 +177,30 @@ export class IoptPages {
       const parts: PinnedRun[] = [];
       if (run.index < first) parts.push({ index: run.index, pfn: run.pfn, count: first - run.index });
       if (end > last) parts.push({ index: last + 1, pfn: run.pfn + last + 1 - run.index, count: end - last });
-      this.#account.pinned -= Math.min(end, last) - Math.max(run.index, first) + 1;
       this.#runs.splice(i, 1, ...parts);
       i += parts.length;
+      const [from, to] = [Math.max(run.index, first), Math.min(end, last)];
+      this.#handBack({ index: from, pfn: run.pfn + from - run.index, count: to - from + 1 });
     }
+  }
+
+  /** Gives pages back to their owner as soon as no unmap of them is in doubt. */
+  #handBack({ index, pfn, count }: PinnedRun): void {
+    const release = (): void => {
+      this.#account.pinned -= count;
+      const owner = this.source.kind === 'file' ? this.source.file : this.source.process.memory;
+      owner.unpin?.({ pa: BigInt(pfn) * PAGE_SIZE, pages: count });
+    };
+    let left = 0;
+    for (const doubt of this.#doubts) {
+      if (doubt.start > index + count - 1 || doubt.last < index) continue;
+      left++;
+      doubt.waiting.push(() => {
+        left--;
+        if (left === 0) release();
+      });
+    }
+    if (left === 0) release();
   }
 
   /**

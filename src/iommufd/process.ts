@@ -24,8 +24,11 @@ export interface UserMemory {
   /**
    * The physically contiguous run that starts at the page `va` (page aligned), at most `maxPages` long; what a page
    * fault would bring in is brought in. Undefined: nothing is mapped there, or not writable and `write` asked for.
+   * The pages are pinned: devices may use them until `unpin`.
    */
   lookup(va: bigint, maxPages: number, write: boolean): PageRun | undefined;
+  /** Pages of a {@link lookup}, perhaps only some of its run, are not used any more. */
+  unpin?(run: PageRun): void;
 }
 
 /** A file whose pages can be mapped (memfd). */
@@ -34,6 +37,8 @@ export interface UserFile {
   readonly size: bigint;
   /** As {@link UserMemory.lookup}, by page-aligned offset. */
   lookup(offset: bigint, maxPages: number): PageRun | undefined;
+  /** As {@link UserMemory.unpin}. */
+  unpin?(run: PageRun): void;
 }
 
 /** Capabilities that iommufd asks for. */
