@@ -9,7 +9,7 @@ import { PROPERTIES } from '../testing/properties/index.ts';
 import type { Monitor, Property, Violation } from '../testing/property.ts';
 import { forEachTranslatingSte } from '../testing/stes.ts';
 import { noteTexts, operationText, resultText } from '../testing/story.ts';
-import { type Check, isCheck, type Scenario, ScenarioError, type ScenarioStep } from './scenario.ts';
+import { type Check, caseOf, isCheck, type Scenario, ScenarioError, type ScenarioStep } from './scenario.ts';
 
 /** What became of one step. */
 export interface StepOutcome {
@@ -61,6 +61,7 @@ export function runScenario(scenario: Scenario, machine: LabConfig = {}, extras:
 class Run {
   readonly #scenario: Scenario;
   readonly #config: LabConfig;
+  readonly #extras: LabExtras;
   readonly #lab: Lab;
   readonly #model;
   #monitors: (Monitor & { readonly property: string })[];
@@ -72,6 +73,7 @@ class Run {
   constructor(scenario: Scenario, config: LabConfig, extras: LabExtras) {
     this.#scenario = scenario;
     this.#config = config;
+    this.#extras = extras;
     const watch = sanitized(extras);
     this.#lab = new Lab(config, {
       ...watch.extras,
@@ -101,6 +103,7 @@ class Run {
       this.#outcomes.push(this.#step(i + 1, step));
     }
     this.#close(this.#scenario.steps.length + 1);
+    this.#runs(this.#scenario.steps.length + 2, this.#extras);
     return {
       ok: this.#findings.length === 0,
       machine: this.#config,
@@ -147,6 +150,18 @@ class Run {
       return violation;
     }
     return null;
+  }
+
+  /** Properties that run a case in a way of their own, where the scenario names them. */
+  #runs(step: number, extras: LabExtras): void {
+    const one = { ...caseOf(this.#scenario), config: this.#config };
+    for (const property of propertiesOf(this.#scenario)) {
+      if (property.run === undefined || this.#scenario.properties === undefined) continue;
+      const { finding } = property.run(one, { extras });
+      if (finding === null) continue;
+      const text = `${property.name}: both runs compared`;
+      this.#outcomes.push({ step, text, said: [], ...this.#judge(step, null, finding) });
+    }
   }
 
   #close(step: number): void {

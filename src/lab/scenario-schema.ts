@@ -47,12 +47,59 @@ const guestCommand = z.strictObject({
   asid: small(0, 0xffff).optional(),
 });
 
-const op = <N extends Operation['op'] | Check['op'], S extends z.ZodRawShape>(kind: N, shape: S) =>
-  z.strictObject({ op: z.literal(kind), ...shape, ...STEP });
+/** Operations: by name, what each takes. */
+const OPERATIONS = {
+  ioasAlloc: { as: name },
+  map: { ioas: name, vm: name, page, from: page, pages, readonly: z.boolean().optional() },
+  unmap: { ioas: name, page, pages },
+  hwptAlloc: { as: name, dev: name, ioas: name, nestParent: z.boolean().optional() },
+  viommuAlloc: { as: name, dev: name, parent: name },
+  vdeviceAlloc: { as: name, dev: name, viommu: name, vsid: word32 },
+  nestedAlloc: {
+    as: name,
+    dev: name,
+    on: name,
+    vste: z.enum(['abort', 'bypass', 'translate']),
+    cd: small(0, GUEST_CDS - 1).optional(),
+    ats: z.boolean().optional(),
+  },
+  attach: { dev: name, to: name },
+  detach: { dev: name },
+  bind: { dev: name },
+  unbind: { dev: name },
+  destroy: { name },
+  invalidate: { on: name, commands: z.array(guestCommand).min(1).max(1000) },
+  dma: { dev: name, page: dataPage, write: z.boolean().optional() },
+  fail: { point: z.string().min(1).max(100), nth: small(1, 1_000_000).default(1) },
+  guestMap: { vm: name, space: small(0, GUEST_SPACES - 1), page: dataPage, to: dataPage.nullable() },
+} as const satisfies Record<Operation['op'], z.ZodRawShape>;
+
+/** Steps that only look. */
+const LOOKS = {
+  ste: { dev: name, fields: z.record(z.string(), z.union([z.string(), z.number().int().min(0)])) },
+  vmids: {
+    same: z.array(name).min(2).optional(),
+    different: z.array(name).min(2).optional(),
+    owned: z.record(name, small(0, 0xffff)).optional(),
+  },
+  holders: { smmu: name, vmid: small(0, 0xffff), kinds: z.array(holderKind).optional() },
+  events: { smmu: name, count: small(0, 1_000_000) },
+} as const satisfies Record<Check['op'], z.ZodRawShape>;
 
 const policy = z.enum(POLICIES as readonly [VmidPolicyName, ...VmidPolicyName[]]);
 /** 'ok', 'skipped', an errno; for a DMA 'ok', 'abort', 'stall', or the page that is read: `vm0:9`. */
 const outcome = z.string().regex(OUTCOME, "an outcome: ok, skipped, abort, stall, a page as vm0:9, or an errno's name");
+
+type Members = [z.ZodObject<{ op: z.ZodLiteral<string> }>, ...z.ZodObject<{ op: z.ZodLiteral<string> }>[]];
+
+/** A union of steps told apart by `op`; `more`: what each may have besides. */
+const unionOf = (shapes: Readonly<Record<string, z.ZodRawShape>>, more: z.ZodRawShape) =>
+  z.discriminatedUnion(
+    'op',
+    Object.entries(shapes).map(([kind, shape]) =>
+      z.strictObject({ op: z.literal(kind), ...shape, ...more }),
+    ) as unknown as Members,
+  );
 
 /** What every step may have beside its operation. */
 const STEP = {
@@ -62,41 +109,11 @@ const STEP = {
   expect: z.union([outcome, z.partialRecord(policy, outcome)]).optional(),
   /** Anything worth saying; printed with the step. */
   note: z.string().max(400).optional(),
+  /** What is done instead in the second run of a property that compares two; null: nothing. */
+  twin: unionOf(OPERATIONS, {}).nullable().optional(),
 } as const;
 
-const operation = z.discriminatedUnion('op', [
-  op('ioasAlloc', { as: name }),
-  op('map', { ioas: name, vm: name, page, from: page, pages, readonly: z.boolean().optional() }),
-  op('unmap', { ioas: name, page, pages }),
-  op('hwptAlloc', { as: name, dev: name, ioas: name, nestParent: z.boolean().optional() }),
-  op('viommuAlloc', { as: name, dev: name, parent: name }),
-  op('vdeviceAlloc', { as: name, dev: name, viommu: name, vsid: word32 }),
-  op('nestedAlloc', {
-    as: name,
-    dev: name,
-    on: name,
-    vste: z.enum(['abort', 'bypass', 'translate']),
-    cd: small(0, GUEST_CDS - 1).optional(),
-    ats: z.boolean().optional(),
-  }),
-  op('attach', { dev: name, to: name }),
-  op('detach', { dev: name }),
-  op('bind', { dev: name }),
-  op('unbind', { dev: name }),
-  op('destroy', { name }),
-  op('invalidate', { on: name, commands: z.array(guestCommand).min(1).max(1000) }),
-  op('dma', { dev: name, page: dataPage, write: z.boolean().optional() }),
-  op('fail', { point: z.string().min(1).max(100), nth: small(1, 1_000_000).optional() }),
-  op('ste', { dev: name, fields: z.record(z.string(), z.union([z.string(), z.number().int().min(0)])) }),
-  op('vmids', {
-    same: z.array(name).min(2).optional(),
-    different: z.array(name).min(2).optional(),
-    owned: z.record(name, small(0, 0xffff)).optional(),
-  }),
-  op('holders', { smmu: name, vmid: small(0, 0xffff), kinds: z.array(holderKind).optional() }),
-  op('events', { smmu: name, count: small(0, 1_000_000) }),
-  op('guestMap', { vm: name, space: small(0, GUEST_SPACES - 1), page: dataPage, to: dataPage.nullable() }),
-]);
+const operation = unionOf({ ...OPERATIONS, ...LOOKS }, STEP);
 
 const machine = z.strictObject({
   preset: z.enum(Object.keys(LAB_PRESETS) as [LabPreset, ...LabPreset[]]).optional(),
@@ -112,6 +129,7 @@ const machine = z.strictObject({
   pasidBits: small(0, 20).optional(),
   quirks: z.union([z.literal('linux-7.2'), z.array(z.enum(QUIRK_NAMES))]).optional(),
   nestedWithoutViommu: z.boolean().optional(),
+  contexts: z.enum(['shared', 'per-vm']).optional(),
   iommuHold: z.enum(['raw', 'users', 'wait-cnt', 'driver-count', 'device-ref', 'revoke']).optional(),
 });
 
@@ -130,6 +148,8 @@ export interface ScenarioStep {
   /** How it must end; by policy, where policies differ. */
   readonly expect?: string | Readonly<Partial<Record<VmidPolicyName, string>>> | undefined;
   readonly note?: string | undefined;
+  /** What is done instead in the second run of a property that compares two; null: nothing. */
+  readonly twin?: Operation | null | undefined;
   readonly operation: Operation | Check;
 }
 
@@ -168,11 +188,9 @@ export function scenarioOf(data: unknown): Scenario {
     machine: defined(config) as LabConfig,
     properties,
     finding,
-    steps: steps.map(({ id, expect, note, ...rest }) => ({
-      id,
-      expect,
-      note,
-      operation: defined(rest) as Operation | Check,
-    })),
+    steps: steps.map((step) => {
+      const { id, expect, note, twin, ...rest } = step as unknown as Omit<ScenarioStep, 'operation'>;
+      return { id, expect, note, twin: twin ? defined(twin) : twin, operation: defined(rest) as Operation | Check };
+    }),
   };
 }

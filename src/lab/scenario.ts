@@ -46,7 +46,7 @@ export function scenarioData(
     machine: one.config,
     ...(about.properties === undefined ? {} : { properties: about.properties }),
     ...(about.finding === undefined ? {} : { finding: about.finding }),
-    steps: one.steps.map(({ id, operation }) => ({ ...operation, id })),
+    steps: one.steps.map(({ id, operation, twin }) => ({ ...operation, id, ...(twin === undefined ? {} : { twin }) })),
   };
 }
 
@@ -63,7 +63,9 @@ const flow = (value: unknown): string =>
 
 /** What a scenario does, as a case: without what it looks at. Steps without an id have their number. */
 export function caseOf({ machine, steps }: Scenario): LabCase {
-  const done = steps.flatMap(({ id, operation }, i) => (isCheck(operation) ? [] : [{ id: id ?? i + 1, operation }]));
+  const done = steps.flatMap(({ id, operation, twin }, i) =>
+    isCheck(operation) ? [] : [{ id: id ?? i + 1, operation, ...(twin === undefined ? {} : { twin }) }],
+  );
   return { config: machine, steps: done };
 }
 

@@ -47,7 +47,7 @@ export const runSeed = (seed: number, property: string, i: number): number => ha
 export function runProperty(property: Property, options: CampaignOptions): PropertyReport {
   const { seed, runs, fixed = {}, shard = { index: 0, of: 1 }, progress } = options;
   const coverage = options.coverage ?? new Coverage();
-  const arbitrary = labCase(property, fixed);
+  const arbitrary = (property.cases ?? ((of) => labCase(property, of)))(fixed);
   let made = 0;
   let ops = 0;
   for (let i = shard.index; i < runs; i += shard.of) {

@@ -11,6 +11,8 @@ import type { Property, Violation } from './property.ts';
 export interface CaseStep {
   readonly id: number;
   readonly operation: Operation;
+  /** For properties that run a case twice: what is done in the second run instead; null: nothing. */
+  readonly twin?: Operation | null;
 }
 
 /** See the module comment. */
@@ -56,7 +58,9 @@ const CRASH = 'crash';
  * Runs a case under a property until a rule is broken or the case is over.
  * @throws CaseError for a case that names devices, VMs or pages that its lab does not have
  */
-export function runCase(property: Property, { config, steps }: LabCase, options: RunOptions = {}): RunResult {
+export function runCase(property: Property, one: LabCase, options: RunOptions = {}): RunResult {
+  if (property.run !== undefined) return property.run(one, options);
+  const { config, steps } = one;
   const records: StepRecord[] = [];
   const { coverage } = options;
   coverage?.config(config);

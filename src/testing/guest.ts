@@ -157,23 +157,6 @@ export class Guest {
     this.#machine.memory.write64(at, to === null ? 0n : PAGE_DESCRIPTOR | ipaOf(to));
   }
 
-  /** The vSTE (two 64-bit words) for a mode; `cd` chooses the CD of a translating one. */
-  vste(mode: VsteMode, cd = 0, ats = false): Uint8Array {
-    const words =
-      mode === 'translate'
-        ? STE.encode({
-            V: 1,
-            Config: 'S1_TRANS',
-            S1ContextPtr: (GUEST_BASE + BigInt(cd * CD.bytes)) >> 6n,
-            S1CIR: 'WB_RA',
-            S1COR: 'WB_RA',
-            S1CSH: 'ISH',
-            EATS: ats ? 'FULL' : 'OFF',
-          })
-        : STE.encode({ V: 1, Config: mode === 'bypass' ? 'BYPASS' : 'ABORT' });
-    return new Uint8Array(words.buffer, 0, VSTE_BYTES).slice();
-  }
-
   /** Arguments of IOMMU_IOAS_MAP for `pages` pages of the guest from `from` on, at IPA page `page`. */
   mapping(ioas: number, page: number, from: number, pages: number, writable = true) {
     const { FIXED_IOVA, READABLE, WRITEABLE } = IOAS_MAP_FLAGS;
@@ -211,4 +194,21 @@ export class Guest {
     const offset = va - this.userVa;
     return { pa: this.pa + offset, pages: Math.min(maxPages, GUEST_PAGES - Number(offset / PAGE)) };
   }
+}
+
+/** The vSTE (two 64-bit words) for a mode; `cd` chooses the CD of a translating one. */
+export function vste(mode: VsteMode, cd = 0, ats = false): Uint8Array {
+  const words =
+    mode === 'translate'
+      ? STE.encode({
+          V: 1,
+          Config: 'S1_TRANS',
+          S1ContextPtr: (GUEST_BASE + BigInt(cd * CD.bytes)) >> 6n,
+          S1CIR: 'WB_RA',
+          S1COR: 'WB_RA',
+          S1CSH: 'ISH',
+          EATS: ats ? 'FULL' : 'OFF',
+        })
+      : STE.encode({ V: 1, Config: mode === 'bypass' ? 'BYPASS' : 'ABORT' });
+  return new Uint8Array(words.buffer, 0, VSTE_BYTES).slice();
 }

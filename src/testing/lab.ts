@@ -6,76 +6,22 @@
  * (so many behind each SMMU), SMMUs `smmu0` ..., VMs `vm0` ..., the IO address space of each VM `a0` ...; what operations
  * make is named by them.
  */
-import {
-  ArmSmmuDriver,
-  type DriverExtras,
-  type DriverSettings,
-  type QuirkChoice,
-  type VmidPolicyName,
-} from '../driver/arm-smmu-v3/index.ts';
+import { ArmSmmuDriver, type DriverExtras, type DriverSettings } from '../driver/arm-smmu-v3/index.ts';
 import { IommuCore } from '../driver/iommu/core.ts';
 import type { Device, IommuDevice, IommuOps } from '../driver/iommu/ops.ts';
 import type { CoreParts } from '../driver/iommu/parts.ts';
 import type { Kernel } from '../driver/kernel.ts';
 import { LocalKernel, type LocalKernelOptions } from '../driver/local-kernel.ts';
 import type { Firmware } from '../hw/bus.ts';
-import type { SmmuConfig } from '../hw/config.ts';
 import type { Endpoint } from '../hw/endpoint.ts';
-import { createMachine, type EndpointSetup, type Machine, VIRT } from '../hw/machine.ts';
+import type { Machine } from '../hw/machine.ts';
 import type { Observer } from '../hw/observer.ts';
-import { linuxNesting, qemuVirt, smallVmid } from '../hw/presets.ts';
-import { FOOTPRINT } from '../hw/registers.ts';
-import type { ScheduleConfig } from '../hw/schedule.ts';
-import { type HoldPolicyName, IommufdContext, type UserMemory, VfioDevice } from '../iommufd/index.ts';
+import { IommufdContext, type UserMemory, VfioDevice } from '../iommufd/index.ts';
 import { FIRST_DATA_PAGE, Guest } from './guest.ts';
+import { CaseError, type LabConfig, labMachine } from './lab-config.ts';
 import { LabHypervisor, VmidLedger } from './ledger.ts';
 
-/** SMMUs a lab can be made of. */
-export const LAB_PRESETS = { linuxNesting, qemuVirt, smallVmid } as const;
-/** Names of {@link LAB_PRESETS}. */
-export type LabPreset = keyof typeof LAB_PRESETS;
-/** All VMID policies of the shipped driver. */
-export const POLICIES: readonly VmidPolicyName[] = ['at-attach', 'viommu-only', 'at-domain-alloc', 'external'];
-
-/** What a lab is made from: plain data, so that a case can be printed, saved and made again. */
-export interface LabConfig {
-  /** What each SMMU is. Default 'linuxNesting'; queues and caches are cut, so that making a lab is cheap. */
-  readonly preset?: LabPreset;
-  /** SMMUs, 1 to {@link LAB_LIMITS}.smmus. Default 2. */
-  readonly smmus?: number;
-  /** Devices behind each SMMU. Default 2. */
-  readonly devices?: number;
-  /** Virtual machines, each with memory and an IO address space. Default 2. */
-  readonly vms?: number;
-  /** 'linear': 64 streams; 'two-level': 16 bits of StreamID, which is the PCI requester id. Default 'two-level'. */
-  readonly streamTable?: 'linear' | 'two-level';
-  /** What a device does before anybody binds it. Default 'dma': the DMA API's own domain. */
-  readonly defaultDomain?: 'dma' | 'identity';
-  /** Width of a VMID. Default: the preset's. */
-  readonly vmidBits?: 8 | 16;
-  /** Where the driver takes VMIDs from. Default 'at-attach'. */
-  readonly policy?: VmidPolicyName;
-  /** When hardware moves. Default eager. */
-  readonly schedule?: ScheduleConfig;
-  /** Devices have ATS. Default false. */
-  readonly ats?: boolean;
-  /** Bits of a PASID that each device has. Default 0: none. */
-  readonly pasidBits?: number;
-  /** Linux 7.2's deviations of the driver that are on. Default: none. */
-  readonly quirks?: QuirkChoice;
-  /** Policy 'at-domain-alloc' too makes nested domains without a vIOMMU. Default false, as Linux 7.2. */
-  readonly nestedWithoutViommu?: boolean;
-  /** How a vIOMMU holds its physical IOMMU. Default 'raw', as Linux 7.2. */
-  readonly iommuHold?: HoldPolicyName;
-}
-
-/** A case that names what its lab does not have, or asks for a lab that cannot be. */
-export class CaseError extends RangeError {
-  override readonly name = 'CaseError';
-}
-
-/** Largest topology. */
-export const LAB_LIMITS = { smmus: 8, devices: 16, vms: 8 } as const;
+export { CaseError, LAB_LIMITS, LAB_PRESETS, type LabConfig, type LabPreset, POLICIES } from './lab-config.ts';
 
 /**
  * Makes an IOMMU driver of one's own (the default export of a `--driver` module). It gets the kernel, through which it
@@ -109,63 +55,14 @@ export interface LabDevice {
   readonly dev: Device;
   readonly endpoint: Endpoint;
   readonly vfio: VfioDevice;
+  /** What it is bound to. */
+  readonly ctx: IommufdContext;
 }
 
-/** Entries of a lab's queues, as log2. */
-const QUEUE_LOG2 = 8;
-/** StreamID bits with a linear table. */
-const LINEAR_SIDSIZE = 6;
-const cache = (entries: number) => ({ entries, ways: 4, replacement: 'round-robin' }) as const;
-/** Caches of a lab's SMMUs: large enough that nothing is evicted by a few devices. */
-const TLB = { va: cache(128), ipa: cache(128), s1Tables: cache(64), s2Tables: cache(64) } as const;
-
-/** One object for each kind of SMMU: what is derived from it is derived once. */
-const configs = new Map<string, SmmuConfig>();
-
-function smmuConfig({ preset = 'linuxNesting', vmidBits, streamTable }: LabConfig): SmmuConfig {
-  const key = `${preset} ${vmidBits} ${streamTable}`;
-  const known = configs.get(key);
-  if (known !== undefined) return known;
-  const config: SmmuConfig = LAB_PRESETS[preset];
-  const linear = streamTable === 'linear';
-  const made: SmmuConfig = {
-    ...config,
-    IDR0: {
-      ...config.IDR0,
-      ...(vmidBits === undefined ? {} : { VMID16: vmidBits === 8 ? 'BITS_8' : 'BITS_16' }),
-      ...(linear ? { ST_LEVEL: 'LINEAR' } : {}),
-    },
-    IDR1: {
-      ...config.IDR1,
-      CMDQS: QUEUE_LOG2,
-      EVENTQS: QUEUE_LOG2,
-      ...('PRIQS' in config.IDR1 ? { PRIQS: QUEUE_LOG2 } : {}),
-      ...(linear ? { SIDSIZE: LINEAR_SIDSIZE } : {}),
-    },
-    options: { ...config.options, tlb: { ...config.options?.tlb, ...TLB } },
-  };
-  configs.set(key, made);
-  return made;
-}
-
-/** Devices of one SMMU sit on one bus of their own. */
-function endpoints(config: LabConfig): EndpointSetup[] {
-  const { smmus = 2, devices = 2, ats = false, pasidBits = 0, streamTable } = config;
-  return Array.from({ length: smmus * devices }, (_, i) => {
-    const smmu = Math.floor(i / devices);
-    const slot = (i % devices) + 1;
-    const bdf = (smmu << 8) | (slot << 3);
-    const sid = streamTable === 'linear' ? slot : bdf;
-    return { name: `d${i}`, streamIds: [sid], bdf, smmu, canWbs: true, ats, ssidBits: pasidBits };
-  });
-}
-
-function checkConfig(config: LabConfig): void {
-  for (const name of ['smmus', 'devices', 'vms'] as const) {
-    const value = config[name] ?? 2;
-    if (!Number.isInteger(value) || value < 1 || value > LAB_LIMITS[name])
-      throw new CaseError(`${name}: ${value}, expected 1 to ${LAB_LIMITS[name]}`);
-  }
+/** What a name stands for. */
+export interface Handle {
+  readonly id: number;
+  readonly ctx: IommufdContext;
 }
 
 /** See the module comment. */
@@ -177,20 +74,22 @@ export class Lab {
   readonly driver: ArmSmmuDriver | null;
   readonly ops: IommuOps;
   readonly core: IommuCore;
+  /** The open /dev/iommu of the first VM, and of all if they share one. */
   readonly ctx: IommufdContext;
+  /** One, or one for each VM. */
+  readonly contexts: readonly IommufdContext[];
   readonly devices: readonly LabDevice[];
   readonly guests: readonly Guest[];
   /** Who owns which VMID, as the driver announced it. */
   readonly ledger: VmidLedger;
   /** What was taken when the driver had started and nobody had bound anything: what remains after {@link close}. */
   readonly baseline: { readonly pages: ReadonlySet<bigint>; readonly vmids: readonly string[] };
-  readonly #ids = new Map<string, number>();
+  readonly #names = new Map<string, Handle>();
 
   /** @throws CaseError for a topology that is too large */
   constructor(config: LabConfig = {}, extras: LabExtras = {}) {
-    checkConfig(config);
     this.config = config;
-    this.machine = makeMachine(config, extras);
+    this.machine = labMachine(config, extras.observer);
     this.kernel = new LocalKernel(this.machine.bus, extras.kernel);
     this.ledger = new VmidLedger(this.kernel);
     extras.withKernel?.(this.kernel, this.machine);
@@ -205,13 +104,16 @@ export class Lab {
     }
     this.guests = Array.from({ length: config.vms ?? 2 }, (_, i) => new Guest(`vm${i}`, i, this.kernel, this.machine));
     this.baseline = { pages: new Set(this.kernel.pagesTaken), vmids: this.ledger.list() };
-    this.ctx = new IommufdContext({
+    const count = config.contexts === 'per-vm' ? this.guests.length : 1;
+    const options = {
       kernel: this.kernel,
       process: { memory: userMemory(this.guests) },
       ...(config.iommuHold === undefined ? {} : { iommuHold: config.iommuHold }),
-    });
-    this.devices = this.machine.endpoints.map((endpoint) => this.#device(endpoint));
-    for (const [i, guest] of this.guests.entries()) this.#addSpace(`a${i}`, guest);
+    };
+    this.ctx = new IommufdContext(options);
+    this.contexts = [this.ctx, ...Array.from({ length: count - 1 }, () => new IommufdContext(options))];
+    this.devices = this.machine.endpoints.map((endpoint, i) => this.#device(endpoint, this.contextOf(i)));
+    for (const [i, guest] of this.guests.entries()) this.#addSpace(`a${i}`, guest, this.contextOf(i));
   }
 
   #shippedDriver(extras: LabExtras): ArmSmmuDriver {
@@ -226,47 +128,52 @@ export class Lab {
     );
   }
 
-  #device(endpoint: Endpoint): LabDevice {
+  #device(endpoint: Endpoint, ctx: IommufdContext): LabDevice {
     const { name } = endpoint;
     const dev = this.core.device(name);
     if (dev === undefined) throw new Error(`the core does not know ${name}`);
     const vfio = new VfioDevice(dev, (iova, bytes) => endpoint.write(iova, bytes).status === 'ok');
-    vfio.bind(this.ctx);
-    return { name, smmu: dev.iommu.name, sid: endpoint.streamIds[0] ?? 0, dev, endpoint, vfio };
+    vfio.bind(ctx);
+    return { ctx, name, smmu: dev.iommu.name, sid: endpoint.streamIds[0] ?? 0, dev, endpoint, vfio };
   }
 
   /** The IO address space of a VM, its memory mapped at `GUEST_BASE`: tables in one piece, data page by page. */
-  #addSpace(name: string, guest: Guest): void {
-    const id = this.ctx.ioasAlloc().out_ioas_id;
-    this.name(name, id);
-    this.ctx.ioasMap(guest.mapping(id, 0, 0, FIRST_DATA_PAGE));
-    for (let page = FIRST_DATA_PAGE; page < guest.pages; page++) this.ctx.ioasMap(guest.mapping(id, page, page, 1));
+  #addSpace(name: string, guest: Guest, ctx: IommufdContext): void {
+    const id = ctx.ioasAlloc().out_ioas_id;
+    this.name(name, id, ctx);
+    ctx.ioasMap(guest.mapping(id, 0, 0, FIRST_DATA_PAGE));
+    for (let page = FIRST_DATA_PAGE; page < guest.pages; page++) ctx.ioasMap(guest.mapping(id, page, page, 1));
+  }
+
+  /** The context of the VM, or the device, of a number. */
+  contextOf(index: number): IommufdContext {
+    return this.contexts[index % this.contexts.length] ?? this.ctx;
   }
 
   /** Gives an iommufd object a name. @throws RangeError if it is taken */
-  name(name: string, id: number): void {
-    if (this.#ids.has(name)) throw new RangeError(`${name} is taken`);
-    this.#ids.set(name, id);
+  name(name: string, id: number, ctx: IommufdContext = this.ctx): void {
+    if (this.#names.has(name)) throw new RangeError(`${name} is taken`);
+    this.#names.set(name, { id, ctx });
   }
 
-  /** The id behind a name; undefined: nothing has it. */
-  id(name: string): number | undefined {
-    return this.#ids.get(name);
+  /** Id and context behind a name; undefined: nothing has it. */
+  handle(name: string): Handle | undefined {
+    return this.#names.get(name);
   }
 
   /** Names in use, in the order in which they were given. */
   get names(): string[] {
-    return [...this.#ids.keys()];
+    return [...this.#names.keys()];
   }
 
   /** The object of a name is gone. */
   unname(name: string): void {
-    this.#ids.delete(name);
+    this.#names.delete(name);
   }
 
   /** Forgets the names of objects that went with another one. */
   forgetDead(): void {
-    for (const [name, id] of this.#ids) if (this.ctx.objects.peek(id) === undefined) this.#ids.delete(name);
+    for (const [name, { id, ctx }] of this.#names) if (ctx.objects.peek(id) === undefined) this.#names.delete(name);
   }
 
   /** A device by name. @throws CaseError for an unknown one */
@@ -286,23 +193,9 @@ export class Lab {
   /** Closes every device and the context: what a VMM's exit does. */
   close(): void {
     for (const { vfio } of this.devices) vfio.close();
-    if (!this.ctx.closed) this.ctx.close();
-    this.#ids.clear();
+    for (const ctx of this.contexts) if (!ctx.closed) ctx.close();
+    this.#names.clear();
   }
-}
-
-function makeMachine(config: LabConfig, { observer }: LabExtras): Machine {
-  const setup = smmuConfig(config);
-  return createMachine({
-    smmus: Array.from({ length: config.smmus ?? 2 }, (_, i) => ({
-      config: setup,
-      base: VIRT.smmu + BigInt(i * FOOTPRINT),
-    })),
-    endpoints: endpoints(config),
-    ram: [VIRT.ram],
-    ...(config.schedule === undefined ? {} : { schedule: config.schedule }),
-    ...(observer === undefined ? {} : { observer }),
-  });
 }
 
 function foreignOps(factory: DriverFactory | undefined, kernel: LocalKernel, firmware: Firmware): IommuOps {

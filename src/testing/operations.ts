@@ -13,9 +13,9 @@ import {
 } from '../../spec/index.ts';
 import { HWPT_ALLOC_FLAGS, HWPT_DATA_TYPE, HWPT_INVALIDATE_DATA_TYPE, VIOMMU_TYPE } from '../../spec/uapi/constants.ts';
 import { type Errno, KernelError } from '../driver/kernel.ts';
-import { IommufdError } from '../iommufd/index.ts';
-import { FIRST_DATA_PAGE, GUEST_PAGES, guestAddress, readMark, type VsteMode } from './guest.ts';
-import { CaseError, type Lab } from './lab.ts';
+import { type IommufdContext, IommufdError } from '../iommufd/index.ts';
+import { FIRST_DATA_PAGE, GUEST_PAGES, guestAddress, readMark, type VsteMode, vste } from './guest.ts';
+import { CaseError, type Handle, type Lab } from './lab.ts';
 
 /** A command of a guest's, by name; `vsid` and `asid` where it has one. */
 export interface GuestCommand {
@@ -113,7 +113,7 @@ export const WRITE_OFFSET = 8;
  * @throws CaseError for a device, VM or page that the lab does not have
  */
 export function execute(lab: Lab, operation: Operation): OperationResult {
-  if ('as' in operation && lab.id(operation.as) !== undefined)
+  if ('as' in operation && lab.handle(operation.as) !== undefined)
     return { status: 'skipped', why: `${operation.as} is there already` };
   try {
     return perform(lab, operation) ?? OK;
@@ -131,54 +131,63 @@ function reason(error: KernelError): string {
 }
 
 function perform(lab: Lab, o: Operation): OperationResult | undefined {
-  const { ctx } = lab;
-  const id = (name: string): number => lab.id(name) ?? NO_ID;
-  const devId = (name: string): number => {
-    const { vfio } = lab.device(name);
-    return vfio.bound ? vfio.idev.id : NO_ID;
+  // An object of another context is nothing in this one.
+  const id = (name: string, ctx: IommufdContext): number => {
+    const handle = lab.handle(name);
+    return handle?.ctx === ctx ? handle.id : NO_ID;
+  };
+  const ofName = (name: string): Handle => lab.handle(name) ?? { id: NO_ID, ctx: lab.ctx };
+  const ofDev = (name: string): { readonly ctx: IommufdContext; readonly dev_id: number } => {
+    const { vfio, ctx } = lab.device(name);
+    return { ctx, dev_id: vfio.bound ? vfio.idev.id : NO_ID };
   };
   switch (o.op) {
     case 'ioasAlloc':
-      lab.name(o.as, ctx.ioasAlloc().out_ioas_id);
+      lab.name(o.as, lab.ctx.ioasAlloc().out_ioas_id);
       return undefined;
-    case 'map':
-      ctx.ioasMap(lab.guest(o.vm).mapping(id(o.ioas), o.page, o.from, o.pages, o.readonly !== true));
+    case 'map': {
+      const { ctx, id: ioas } = ofName(o.ioas);
+      ctx.ioasMap(lab.guest(o.vm).mapping(ioas, o.page, o.from, o.pages, o.readonly !== true));
       return undefined;
-    case 'unmap':
-      ctx.ioasUnmap({ ioas_id: id(o.ioas), iova: guestAddress(o.page), length: BigInt(o.pages) * PAGE });
+    }
+    case 'unmap': {
+      const { ctx, id: ioas_id } = ofName(o.ioas);
+      ctx.ioasUnmap({ ioas_id, iova: guestAddress(o.page), length: BigInt(o.pages) * PAGE });
       return undefined;
+    }
     case 'hwptAlloc': {
       const flags = o.nestParent === true ? HWPT_ALLOC_FLAGS.NEST_PARENT : 0;
-      lab.name(o.as, ctx.hwptAlloc({ dev_id: devId(o.dev), pt_id: id(o.ioas), flags }).out_hwpt_id);
+      const { ctx, dev_id } = ofDev(o.dev);
+      lab.name(o.as, ctx.hwptAlloc({ dev_id, pt_id: id(o.ioas, ctx), flags }).out_hwpt_id, ctx);
       return undefined;
     }
     case 'nestedAlloc': {
-      const data = lab.guest('vm0').vste(o.vste, o.cd, o.ats);
-      const data_type = HWPT_DATA_TYPE.ARM_SMMUV3;
-      const made = ctx.hwptAlloc({ dev_id: devId(o.dev), pt_id: id(o.on), data_type, data_uptr: data });
-      lab.name(o.as, made.out_hwpt_id);
+      const { ctx, dev_id } = ofDev(o.dev);
+      const data_uptr = vste(o.vste, o.cd, o.ats);
+      const made = ctx.hwptAlloc({ dev_id, pt_id: id(o.on, ctx), data_type: HWPT_DATA_TYPE.ARM_SMMUV3, data_uptr });
+      lab.name(o.as, made.out_hwpt_id, ctx);
       return undefined;
     }
     case 'viommuAlloc': {
-      const type = VIOMMU_TYPE.ARM_SMMUV3;
-      const made = ctx.viommuAlloc({ type, dev_id: devId(o.dev), hwpt_id: id(o.parent) });
-      lab.name(o.as, made.out_viommu_id);
+      const { ctx, dev_id } = ofDev(o.dev);
+      const made = ctx.viommuAlloc({ type: VIOMMU_TYPE.ARM_SMMUV3, dev_id, hwpt_id: id(o.parent, ctx) });
+      lab.name(o.as, made.out_viommu_id, ctx);
       return undefined;
     }
     case 'vdeviceAlloc': {
-      const virt_id = BigInt(o.vsid);
-      const made = ctx.vdeviceAlloc({ viommu_id: id(o.viommu), dev_id: devId(o.dev), virt_id });
-      lab.name(o.as, made.out_vdevice_id);
+      const { ctx, dev_id } = ofDev(o.dev);
+      const made = ctx.vdeviceAlloc({ viommu_id: id(o.viommu, ctx), dev_id, virt_id: BigInt(o.vsid) });
+      lab.name(o.as, made.out_vdevice_id, ctx);
       return undefined;
     }
     case 'attach':
-      lab.device(o.dev).vfio.attach(id(o.to));
+      lab.device(o.dev).vfio.attach(id(o.to, lab.device(o.dev).ctx));
       return undefined;
     case 'detach':
       lab.device(o.dev).vfio.detach();
       return undefined;
     case 'bind':
-      lab.device(o.dev).vfio.bind(ctx);
+      lab.device(o.dev).vfio.bind(lab.device(o.dev).ctx);
       return undefined;
     case 'unbind':
       lab.device(o.dev).vfio.close();
@@ -186,12 +195,12 @@ function perform(lab: Lab, o: Operation): OperationResult | undefined {
       lab.forgetDead();
       return undefined;
     case 'destroy':
-      ctx.destroy({ id: id(o.name) });
+      ofName(o.name).ctx.destroy({ id: ofName(o.name).id });
       lab.unname(o.name);
       return undefined;
     case 'invalidate':
-      ctx.hwptInvalidate({
-        hwpt_id: id(o.on),
+      ofName(o.on).ctx.hwptInvalidate({
+        hwpt_id: ofName(o.on).id,
         data_uptr: bytesOf(o.commands.map(wordsOf)),
         data_type: HWPT_INVALIDATE_DATA_TYPE.ARM_SMMUV3,
         entry_len: CMD_TLBI_NSNH_ALL.bytes,

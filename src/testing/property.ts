@@ -1,5 +1,9 @@
 /** What a property is: rules that are asked after each operation of a case. */
+
+import type fc from 'fast-check';
 import type { Finding as SanitizerFinding } from '../sanitizer/index.ts';
+import type { CaseOptions } from './arbitraries/case.ts';
+import type { LabCase, RunOptions, RunResult } from './case.ts';
 import type { Lab } from './lab.ts';
 import type { VmidModel } from './model.ts';
 import type { Operation, OperationName, OperationResult } from './operations.ts';
@@ -42,6 +46,10 @@ export interface Property {
   /** Whether it says anything about a driver that is not the shipped one. */
   readonly foreign: boolean;
   readonly weights: Weights;
+  /** Cases of its own; without it they are drawn by the weights. */
+  readonly cases?: (options: CaseOptions) => fc.Arbitrary<LabCase>;
+  /** A way of its own to run a case; without it the monitor is asked after each operation. */
+  readonly run?: (one: LabCase, options: RunOptions) => RunResult;
   /** The monitor needs a sanitizer that has watched the machine since power-on. */
   readonly sanitizer?: true;
   monitor(watched: Watched): Monitor;

@@ -72,7 +72,11 @@ export function noteTexts(notes: readonly OwnershipNote[]): string[] {
 /** The lines of a run: one for each step. */
 export function storyLines(run: RunResult): string[] {
   const width = String(run.steps.length).length;
-  const calls = run.steps.map(({ operation }) => operationText(operation));
+  const calls = run.steps.map(({ operation, twin }) =>
+    twin === undefined
+      ? operationText(operation)
+      : `${operationText(operation)} | ${twin === null ? 'nothing' : operationText(twin)}`,
+  );
   const column = Math.min(48, Math.max(0, ...calls.map((call) => call.length)));
   return run.steps.map((step, i) => {
     const said = [resultText(step.result), ...noteTexts(step.notes)].filter((text) => text !== '').join('; ');

@@ -1,11 +1,13 @@
 import { describe, expect, test } from 'vitest';
-import { CMD_CFGI_STE, CMD_TLBI_NH_ALL, CMD_TLBI_S12_VMALL, STE } from '../../spec/index.ts';
+import { CMD_CFGI_STE, CMD_TLBI_NH_ALL, CMD_TLBI_S12_VMALL, STE, type Words } from '../../spec/index.ts';
 import { makeVmidPolicy } from '../../src/driver/arm-smmu-v3/vmid-policy.ts';
+import { KernelError } from '../../src/driver/kernel.ts';
 import { runProperty } from '../../src/testing/campaign.ts';
 import { Coverage } from '../../src/testing/coverage.ts';
 import {
   dmaContained,
   failureChangesNothing,
+  isolation,
   nothingLeft,
   PROPERTIES,
   vmidCounted,
@@ -140,5 +142,51 @@ describe('DMA reaches only what is mapped now [TLB-1, TLB-5; 7.7 invariant 2]', 
     };
     const { found } = find(dmaContained, crossed);
     expect(found.finding.message).toMatch(/reached page \d+ of vm\d; it is attached to a\d|does not map|expected/);
+  });
+});
+
+describe('isolation: what VM 0 controls changes nothing that VM 1 can observe [issue 6 item 6]', () => {
+  test("a driver that refuses everybody after one VM's bad command", () => {
+    const touchy: Wrap = (shipped) => {
+      let refused = false;
+      return {
+        ...shipped,
+        nested: {
+          ...shipped.nested,
+          convertCommand: (command, vmid, sidOf) => {
+            if (refused) throw new KernelError('EIO', 'somebody was refused before');
+            try {
+              return shipped.nested.convertCommand(command, vmid, sidOf);
+            } catch (error) {
+              refused = true;
+              throw error;
+            }
+          },
+        },
+      };
+    };
+    const { found } = find(isolation, touchy, {}, 2000);
+    expect(found.finding.message).toMatch(
+      /^invalidate\(v\d, .*\) gives vm1 (ok|EIO) in one run and (ok|EIO) in the other/,
+    );
+    expect(found.case.steps.some(({ twin }) => twin !== undefined)).toBe(true);
+  });
+
+  test('one stage 2 for everybody: what VM 0 writes is what VM 1 reads', () => {
+    const shared: Wrap = (shipped) => {
+      let first: bigint | undefined;
+      const make = (ste: Words): Words => {
+        first ??= STE.get(ste, 'S2TTB');
+        STE.set(ste, 'S2TTB', first);
+        return ste;
+      };
+      const { nestedCdTableSte } = shipped.makers;
+      return {
+        ...shipped,
+        makers: { ...shipped.makers, nestedCdTableSte: (...args) => make(nestedCdTableSte(...args)) },
+      };
+    };
+    const { found } = find(isolation, shared, {}, 2000);
+    expect(found.finding.rule).toBe('isolation');
   });
 });

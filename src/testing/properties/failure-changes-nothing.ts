@@ -23,10 +23,8 @@ class FailureChangesNothing implements Monitor {
   /** Everything that may not change, a line each. */
   #state(): string[] {
     const { lab } = this.#watched;
-    const lines = [
-      ...lab.ledger.list(),
-      ...lab.ctx.objects.list().map(({ label, users }) => `${label} users ${users}`),
-    ];
+    const objects = lab.contexts.flatMap((ctx) => ctx.objects.list());
+    const lines = [...lab.ledger.list(), ...objects.map(({ label, users }) => `${label} users ${users}`)];
     for (const smmu of lab.machine.smmus)
       forEachTranslatingSte(lab.machine.memory, smmu, (sid, ste) => {
         lines.push(`${smmu.name} STE 0x${sid.toString(16)} ${toQwords(ste).map((qword) => qword.toString(16))}`);

@@ -2,6 +2,7 @@
 import type { Property } from '../property.ts';
 import { dmaContained } from './dma-contained.ts';
 import { failureChangesNothing } from './failure-changes-nothing.ts';
+import { isolation } from './isolation.ts';
 import { nothingLeft } from './nothing-left.ts';
 import { rulesKept } from './rules-kept.ts';
 import { s2vmidOwned } from './s2vmid-owned.ts';
@@ -17,6 +18,7 @@ export const PROPERTIES: readonly Property[] = [
   failureChangesNothing,
   dmaContained,
   rulesKept,
+  isolation,
 ];
 
-export { dmaContained, failureChangesNothing, nothingLeft, rulesKept, s2vmidOwned, vmidCounted, vmidFree };
+export { dmaContained, failureChangesNothing, isolation, nothingLeft, rulesKept, s2vmidOwned, vmidCounted, vmidFree };

@@ -27,7 +27,8 @@ class NothingLeft implements Monitor {
     const broken = (message: string): Violation => ({ rule: RULE, message: `after close ${message}` });
     const vmids = lab.ledger.list().filter((line) => !lab.baseline.vmids.includes(line));
     if (vmids.length > 0) return broken(`VMIDs are owned: ${vmids.join('; ')}`);
-    if (!lab.ctx.objects.empty) return broken(`objects are left: ${lab.ctx.objects.list().map(({ label }) => label)}`);
+    for (const { objects } of lab.contexts)
+      if (!objects.empty) return broken(`objects are left: ${objects.list().map(({ label }) => label)}`);
     const left = [...this.#pages].filter(([pa, what]) => !lab.baseline.pages.has(pa) && !KEPT.test(what));
     if (left.length > 0) return broken(`pages are left: ${left.map(([pa, what]) => `0x${pa.toString(16)} (${what})`)}`);
     const warning = lab.kernel.messages.find(({ level, text }) => level === 'warn' && LEAK.test(text));

@@ -1,0 +1,131 @@
+/** What a lab is made from, and the machine that follows from it. */
+import type { QuirkChoice, VmidPolicyName } from '../driver/arm-smmu-v3/index.ts';
+import type { SmmuConfig } from '../hw/config.ts';
+import { createMachine, type EndpointSetup, type Machine, VIRT } from '../hw/machine.ts';
+import type { Observer } from '../hw/observer.ts';
+import { linuxNesting, qemuVirt, smallVmid } from '../hw/presets.ts';
+import { FOOTPRINT } from '../hw/registers.ts';
+import type { ScheduleConfig } from '../hw/schedule.ts';
+import type { HoldPolicyName } from '../iommufd/index.ts';
+
+/** SMMUs a lab can be made of. */
+export const LAB_PRESETS = { linuxNesting, qemuVirt, smallVmid } as const;
+/** Names of {@link LAB_PRESETS}. */
+export type LabPreset = keyof typeof LAB_PRESETS;
+/** All VMID policies of the shipped driver. */
+export const POLICIES: readonly VmidPolicyName[] = ['at-attach', 'viommu-only', 'at-domain-alloc', 'external'];
+
+/** What a lab is made from: plain data, so that a case can be printed, saved and made again. */
+export interface LabConfig {
+  /** What each SMMU is. Default 'linuxNesting'; queues and caches are cut, so that making a lab is cheap. */
+  readonly preset?: LabPreset;
+  /** SMMUs, 1 to {@link LAB_LIMITS}.smmus. Default 2. */
+  readonly smmus?: number;
+  /** Devices behind each SMMU. Default 2. */
+  readonly devices?: number;
+  /** Virtual machines, each with memory and an IO address space. Default 2. */
+  readonly vms?: number;
+  /** 'linear': 64 streams; 'two-level': 16 bits of StreamID, which is the PCI requester id. Default 'two-level'. */
+  readonly streamTable?: 'linear' | 'two-level';
+  /** What a device does before anybody binds it. Default 'dma': the DMA API's own domain. */
+  readonly defaultDomain?: 'dma' | 'identity';
+  /** Width of a VMID. Default: the preset's. */
+  readonly vmidBits?: 8 | 16;
+  /** Where the driver takes VMIDs from. Default 'at-attach'. */
+  readonly policy?: VmidPolicyName;
+  /** When hardware moves. Default eager. */
+  readonly schedule?: ScheduleConfig;
+  /** Devices have ATS. Default false. */
+  readonly ats?: boolean;
+  /** Bits of a PASID that each device has. Default 0: none. */
+  readonly pasidBits?: number;
+  /** Linux 7.2's deviations of the driver that are on. Default: none. */
+  readonly quirks?: QuirkChoice;
+  /** Policy 'at-domain-alloc' too makes nested domains without a vIOMMU. Default false, as Linux 7.2. */
+  readonly nestedWithoutViommu?: boolean;
+  /** One open /dev/iommu for all VMs, or one each, with every `vms`-th device bound to it. Default 'shared'. */
+  readonly contexts?: 'shared' | 'per-vm';
+  /** How a vIOMMU holds its physical IOMMU. Default 'raw', as Linux 7.2. */
+  readonly iommuHold?: HoldPolicyName;
+}
+
+/** A case that names what its lab does not have, or asks for a lab that cannot be. */
+export class CaseError extends RangeError {
+  override readonly name = 'CaseError';
+}
+
+/** Largest topology. */
+export const LAB_LIMITS = { smmus: 8, devices: 16, vms: 8 } as const;
+
+/** Entries of a lab's queues, as log2. */
+const QUEUE_LOG2 = 8;
+/** StreamID bits with a linear table. */
+const LINEAR_SIDSIZE = 6;
+const cache = (entries: number) => ({ entries, ways: 4, replacement: 'round-robin' }) as const;
+/** Caches of a lab's SMMUs: large enough that nothing is evicted by a few devices. */
+const TLB = { va: cache(128), ipa: cache(128), s1Tables: cache(64), s2Tables: cache(64) } as const;
+
+/** One object for each kind of SMMU: what is derived from it is derived once. */
+const configs = new Map<string, SmmuConfig>();
+
+function smmuConfig({ preset = 'linuxNesting', vmidBits, streamTable }: LabConfig): SmmuConfig {
+  const key = `${preset} ${vmidBits} ${streamTable}`;
+  const known = configs.get(key);
+  if (known !== undefined) return known;
+  const config: SmmuConfig = LAB_PRESETS[preset];
+  const linear = streamTable === 'linear';
+  const made: SmmuConfig = {
+    ...config,
+    IDR0: {
+      ...config.IDR0,
+      ...(vmidBits === undefined ? {} : { VMID16: vmidBits === 8 ? 'BITS_8' : 'BITS_16' }),
+      ...(linear ? { ST_LEVEL: 'LINEAR' } : {}),
+    },
+    IDR1: {
+      ...config.IDR1,
+      CMDQS: QUEUE_LOG2,
+      EVENTQS: QUEUE_LOG2,
+      ...('PRIQS' in config.IDR1 ? { PRIQS: QUEUE_LOG2 } : {}),
+      ...(linear ? { SIDSIZE: LINEAR_SIDSIZE } : {}),
+    },
+    options: { ...config.options, tlb: { ...config.options?.tlb, ...TLB } },
+  };
+  configs.set(key, made);
+  return made;
+}
+
+/** Devices of one SMMU sit on one bus of their own. */
+function endpoints(config: LabConfig): EndpointSetup[] {
+  const { smmus = 2, devices = 2, ats = false, pasidBits = 0, streamTable } = config;
+  return Array.from({ length: smmus * devices }, (_, i) => {
+    const smmu = Math.floor(i / devices);
+    const slot = (i % devices) + 1;
+    const bdf = (smmu << 8) | (slot << 3);
+    const sid = streamTable === 'linear' ? slot : bdf;
+    return { name: `d${i}`, streamIds: [sid], bdf, smmu, canWbs: true, ats, ssidBits: pasidBits };
+  });
+}
+
+function checkConfig(config: LabConfig): void {
+  for (const name of ['smmus', 'devices', 'vms'] as const) {
+    const value = config[name] ?? 2;
+    if (!Number.isInteger(value) || value < 1 || value > LAB_LIMITS[name])
+      throw new CaseError(`${name}: ${value}, expected 1 to ${LAB_LIMITS[name]}`);
+  }
+}
+
+/** The machine of a configuration. @throws CaseError for a topology that is too large */
+export function labMachine(config: LabConfig, observer?: Observer): Machine {
+  checkConfig(config);
+  const setup = smmuConfig(config);
+  return createMachine({
+    smmus: Array.from({ length: config.smmus ?? 2 }, (_, i) => ({
+      config: setup,
+      base: VIRT.smmu + BigInt(i * FOOTPRINT),
+    })),
+    endpoints: endpoints(config),
+    ram: [VIRT.ram],
+    ...(config.schedule === undefined ? {} : { schedule: config.schedule }),
+    ...(observer === undefined ? {} : { observer }),
+  });
+}
