@@ -53,6 +53,7 @@ const options = z.strictObject({
     .record(z.string(), z.union([word.transform(BigInt), z.bigint().min(0n).max(0xffffffffffffffffn)]))
     .optional(),
   reservedCommandBits: z.enum(['ignored', 'ill']).optional(),
+  unsupportedCommands: z.enum(['ill', 'ignored']).optional(),
   atcInvOversize: z.enum(['ill', 'all']).optional(),
   ssvWithoutSubstreams: z.enum(['as-ssv0', 'no-effect']).optional(),
   prefetch: z.enum(['done', 'ignored']).optional(),

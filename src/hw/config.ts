@@ -48,6 +48,8 @@ export interface SmmuOptions {
   readonly reset: Readonly<Record<string, bigint>>;
   /** Non-zero reserved bits in a command (4.1.5). */
   readonly reservedCommandBits: 'ignored' | 'ill';
+  /** Architected commands that need a feature the ID registers lack (4.1.3). QEMU takes them without effect. */
+  readonly unsupportedCommands: 'ill' | 'ignored';
   /** CMD_ATC_INV with Size above 52 (4.5.1). */
   readonly atcInvOversize: 'ill' | 'all';
   /** A command with SSV = 1 on an SMMU without SubstreamIDs (4.2, 4.5). */
@@ -85,6 +87,7 @@ export const DEFAULT_OPTIONS: SmmuOptions = {
   unknownReset: 0,
   reset: {},
   reservedCommandBits: 'ignored',
+  unsupportedCommands: 'ill',
   atcInvOversize: 'ill',
   ssvWithoutSubstreams: 'as-ssv0',
   prefetch: 'done',

@@ -164,6 +164,26 @@ describe('Translated access and CMD_ATC_INV [3.9.1, 4.5.1]', () => {
     expect([ats(all.dev).atc.size, all.r.cons]).toEqual([0, 2]);
   });
 
+  test('without IDR0.ATS it is CERROR_ILL, or taken without effect by the option [4.1.3]', () => {
+    const { IDR0 } = linuxNesting;
+    const config = { ...linuxNesting, IDR0: { ...IDR0, ATS: 0, PRI: 0, ATSRECERR: 0 } };
+    const without = (options: SmmuConfig['options'] = {}): Regs => {
+      const r = new Regs(machineWith({ ...config, options }));
+      r.start();
+      turnOn(r);
+      return r;
+    };
+    const r = without();
+    r.issue(inv(0n, 52n), SYNC_NONE);
+    expect([r.cons, r.err]).toEqual([0, 1]);
+    const ignored = without({ unsupportedCommands: 'ignored' });
+    ignored.issue(inv(0n, 52n), SYNC_NONE);
+    expect([ignored.cons, ignored.err]).toEqual([2, 0]);
+    // A reserved opcode is still illegal.
+    ignored.issue([0xffn, 0n]);
+    expect(ignored.err).toBe(1);
+  });
+
   test('PASIDs: a command with SSV reaches entries of its SubstreamID only, Global or no SSV reach all [PCIe ATS]', () => {
     const { dev } = rig();
     const { atc } = ats(dev);

@@ -46,10 +46,14 @@ export interface Executed {
 /** One object for all; read it before the next command. */
 const executed: Executed = { error: 0, rule: '' };
 
+/** Whether a command is taken without effect because the ID registers lack what it needs. */
+const passesUnsupported = (rule: string | undefined, options: CommandTarget['options']): boolean =>
+  rule === 'CMD-FEATURE' && options.unsupportedCommands === 'ignored';
+
 /** The rule that makes a command CERROR_ILL, '' for a legal one; with the options that leave the choice to hardware. */
 export function illegal(words: Words, { caps, options }: CommandTarget): string {
   const problem = firstCommandProblem(words, caps);
-  if (problem !== undefined) return problem.rule;
+  if (problem !== undefined) return passesUnsupported(problem.rule, options) ? '' : problem.rule;
   if (options.reservedCommandBits === 'ill' && reservedFieldsSet(words, caps).length > 0) return 'CMD-RESERVED';
   const oversize =
     options.atcInvOversize === 'ill' &&
@@ -69,6 +73,11 @@ export function execute(words: Words, target: CommandTarget, stream: CommandStre
 
 /** Does a command that is legal. */
 export function perform(words: Words, target: CommandTarget, stream: CommandStream): CommandError {
+  if (
+    target.options.unsupportedCommands === 'ignored' &&
+    passesUnsupported(firstCommandProblem(words, target.caps)?.rule, target.options)
+  )
+    return CERROR.CERROR_NONE;
   const act = EXECUTE.get(spec.opcodeOf(words));
   return act === undefined ? CERROR.CERROR_ILL : act(words, target, stream);
 }

@@ -4,7 +4,6 @@ import { ArmSmmuDriver } from '../../driver/arm-smmu-v3/index.ts';
 import { IommuCore } from '../../driver/iommu/index.ts';
 import { LocalKernel } from '../../driver/local-kernel.ts';
 import {
-  type CommandAct,
   configFromIds,
   createMachine,
   type EndpointSetup,
@@ -108,6 +107,7 @@ export function commandWords(text: string): Words {
 function recordedSmmu({ registers }: Recording): SmmuConfig {
   return configFromIds(Object.fromEntries(registers), {
     ...qemuVirt.options,
+    unsupportedCommands: 'ignored',
     choices: {
       ...qemuVirt.options?.choices,
       s1ContextPtrBeyondIas: 'stage2',
@@ -130,8 +130,6 @@ export class IommufdLab {
   readonly ctx: IommufdContext;
   /** Commands consumed since the last {@link takeCommands}. */
   #commands: string[] = [];
-  /** Index of the command that stopped the queue; -1: none. */
-  #refusedIndex = -1;
 
   constructor(recording: Recording, sequence: Sequence, devices: readonly TestDevice[]) {
     const names = new Map(devices.map(({ bdf, sid }) => [sid, bdf]));
@@ -140,7 +138,7 @@ export class IommufdLab {
       endpoints: endpointsOf(functionsOf(sequence.phases[0], devices), names),
       ram: [VIRT.ram],
       observer: (act) => {
-        if (act.kind === 'command' || act.kind === 'command-error') this.#note(act);
+        if (act.kind === 'command' || act.kind === 'command-error') this.#commands.push(printCommand(act.words));
       },
     });
     this.kernel = new LocalKernel(this.machine.bus, { pageReuse: 'latest' });
@@ -150,13 +148,6 @@ export class IommufdLab {
     this.#mapAreas(recording);
     this.ctx = this.#openContext();
     for (const { bdf } of devices) this.#addDevice(bdf);
-  }
-
-  /** The recorded hardware takes CMD_ATC_INV without ATS; here the driver overwrites the one that was refused. */
-  #note(act: CommandAct): void {
-    const overwritten = this.#refusedIndex === act.index;
-    this.#refusedIndex = act.kind === 'command-error' ? act.index : -1;
-    if (!overwritten) this.#commands.push(printCommand(act.words));
   }
 
   #openContext(): IommufdContext {
