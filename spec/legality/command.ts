@@ -116,9 +116,23 @@ export const COMMAND_RULES: readonly Rule[] = [
 /** Every reason why a command is CERROR_ILL. `caps` as in {@link Rule}; without it, what every SMMU refuses. */
 export const commandProblems = (words: Words, caps?: Caps): Problem[] => problemsOf(COMMAND_RULES, words, caps);
 
+/** By layout, the rules that look at fields it has: the others never break. */
+const rulesOf = new Map<CommandMatch['layout'], readonly Rule[]>();
+
+function rulesFor(command: CommandMatch): readonly Rule[] {
+  let rules = rulesOf.get(command.layout);
+  if (rules === undefined) {
+    rules = COMMAND_RULES.filter(({ fields }) => fields.every((field) => has(command, field)));
+    rulesOf.set(command.layout, rules);
+  }
+  return rules;
+}
+
 /** The first reason why a command is CERROR_ILL; allocates nothing for a legal one. */
-export const firstCommandProblem = (words: Words, caps?: Caps): Problem | undefined =>
-  firstProblemOf(COMMAND_RULES, words, caps);
+export function firstCommandProblem(words: Words, caps?: Caps): Problem | undefined {
+  const command = commandOf(words);
+  return firstProblemOf(command === undefined ? COMMAND_RULES : rulesFor(command), words, caps);
+}
 
 /** Fields that are RES0 because of other fields of the same command (4.4.1.1). */
 function unusedFields(words: Words, command: CommandMatch): readonly string[] {
