@@ -35,6 +35,9 @@ export type DmaResult =
 /** Pieces never cross a boundary of the smallest granule. */
 const PAGE = 4096n;
 
+/** What was there before a write that does not ask. */
+const NOTHING = new Uint8Array(0);
+
 /** The SMMU in front of an endpoint. */
 export interface TranslationPort {
   access(t: Transaction, client: StallClient | null): void;
@@ -93,7 +96,7 @@ export class Dma implements StallClient {
     this.length = data.length;
     this.#options = options;
     this.#data = data;
-    this.#old = options.atomic === true ? new Uint8Array(data.length) : new Uint8Array(0);
+    this.#old = options.atomic === true ? new Uint8Array(data.length) : NOTHING;
     this.#result = { status: 'stall', pending: this };
   }
 

@@ -173,6 +173,7 @@ export class EnhancedQueues implements Agent {
   }
 
   get ready(): boolean {
+    if (this.#active.size === 0) return false;
     for (const queue of this.#active) {
       if (queue.ready) return true;
       this.#active.delete(queue);

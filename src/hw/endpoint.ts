@@ -34,7 +34,7 @@ export class Endpoint {
   /** Writes bytes at an input address. @throws RangeError as {@link read} */
   write(iova: bigint, bytes: Uint8Array, options: DmaOptions = {}): DmaResult {
     checkLength(bytes.length);
-    return this.#start(iova, Uint8Array.from(bytes), true, options);
+    return this.#start(iova, new Uint8Array(bytes), true, options);
   }
 
   #start(iova: bigint, data: Uint8Array, isWrite: boolean, options: DmaOptions): DmaResult {

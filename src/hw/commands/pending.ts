@@ -40,6 +40,7 @@ export class PendingInvalidations implements Agent {
   }
 
   get ready(): boolean {
+    if (this.#streams.size === 0) return false;
     for (const { pending } of this.#streams) if (pending.length > 0) return true;
     return false;
   }
