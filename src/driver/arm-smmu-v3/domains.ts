@@ -98,7 +98,7 @@ export class PagingDomain implements TrackingDomain {
     this.aperture = aperture(config.ias);
     this.table = smmu.parts.pageTable(smmu.kernel, config, {
       flushWalk: (iova, size, granule) => void this.invRange({ iova, size, granule, leaf: false }),
-      addPage: (gather, iova, size) => iotlbGatherAddPage(this, gather, iova, size),
+      addPages: (gather, iova, size, count) => iotlbGatherAddPage(this, gather, iova, size, count),
       retire: (what, release) => smmu.quarantine.retire(this.smmus, what, release),
     });
     if (config.dirty) this.dirtyOps = dirtyOps;

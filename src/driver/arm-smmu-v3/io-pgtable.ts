@@ -24,8 +24,8 @@ export type { TableConfig, TableFormat } from './io-pgtable-format.ts';
 export interface TlbOps {
   /** Removes cached walks of a range whose table is about to be freed; done when it returns (`tlb_flush_walk`). */
   flushWalk(iova: bigint, size: bigint, granule: bigint): void;
-  /** Notes a cleared entry for the invalidation at the end of the unmap (`tlb_add_page`). */
-  addPage(gather: IotlbGather, iova: bigint, size: bigint): void;
+  /** Notes `count` cleared entries of `size` bytes for the invalidation at the end of the unmap (`tlb_add_page`). */
+  addPages(gather: IotlbGather, iova: bigint, size: bigint, count: number): void;
   /** Runs `release` as soon as no lost invalidation can matter. */
   retire(what: string, release: () => void): void;
 }
@@ -282,8 +282,7 @@ export class IoPageTable {
         this.#dropTable(level, tableHi, entry, iova + BigInt(run) * pgsize, pgsize);
     }
     for (let i = 0; i < run; i++) this.#bus.storePair(tableHi, first + (i << DESCRIPTOR_LOG2), 0, 0);
-    if (gather.queued !== true)
-      for (let i = 0; i < run; i++) this.#tlb.addPage(gather, iova + BigInt(i) * pgsize, pgsize);
+    if (gather.queued !== true && run > 0) this.#tlb.addPages(gather, iova, pgsize, run);
     return run;
   }
 

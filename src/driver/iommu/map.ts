@@ -151,14 +151,21 @@ export function iotlbGatherAddRange(gather: IotlbGather, iova: bigint, size: big
 }
 
 /**
- * Extends the gather by one page of `size` bytes. One of another size, or neither overlapping nor next to what is
- * gathered, has the driver invalidate that first. Kernel: iommu_iotlb_gather_add_page().
+ * Extends the gather by one page of `size` bytes, or by `count` of them one after the other. One of another size, or
+ * neither overlapping nor next to what is gathered, has the driver invalidate that first.
+ * Kernel: iommu_iotlb_gather_add_page().
  */
-export function iotlbGatherAddPage(domain: IommuDomain, gather: IotlbGather, iova: bigint, size: bigint): void {
+export function iotlbGatherAddPage(
+  domain: IommuDomain,
+  gather: IotlbGather,
+  iova: bigint,
+  size: bigint,
+  count = 1,
+): void {
   const disjoint = !gather.empty && (iova + size < gather.start || iova > gather.end + 1n);
   if ((gather.pgsize !== 0n && gather.pgsize !== size) || disjoint) iotlbSync(domain, gather);
   gather.pgsize = size;
-  iotlbGatherAddRange(gather, iova, size);
+  iotlbGatherAddRange(gather, iova, size * BigInt(count));
 }
 
 /** Has the driver invalidate what is gathered, and empties it. Kernel: iommu_iotlb_sync(). */
