@@ -81,6 +81,7 @@ export function spans<N extends bigint | number>(
   last: N,
   one: N,
 ): Span<N>[] {
+  if (intervals.length === 0) return [{ start: first, last, used: false }];
   const next = (n: N): N => ((n as bigint) + (one as bigint)) as N;
   const before = (n: N): N => ((n as bigint) - (one as bigint)) as N;
   const inside = intervals.filter((i) => i.start <= last && i.last >= first);

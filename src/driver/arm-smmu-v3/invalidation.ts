@@ -44,7 +44,14 @@ export const isTag = (key: InvKey): boolean =>
 /** An entry of `key` with `users` attachments. */
 const entryOf = ({ smmu, type, id, ssid }: InvKey, users: number): Inv => ({ smmu, type, id, ssid, users });
 
-const inOrder = (keys: readonly InvKey[]): readonly InvKey[] => (keys.length < 2 ? keys : [...keys].sort(compareInvs));
+/** Attachments build their keys in order mostly: a copy is sorted only where they did not. */
+function inOrder(keys: readonly InvKey[]): readonly InvKey[] {
+  for (let i = 1; i < keys.length; i++) {
+    const [before, key] = [keys[i - 1], keys[i]];
+    if (before !== undefined && key !== undefined && compareInvs(before, key) > 0) return [...keys].sort(compareInvs);
+  }
+  return keys;
+}
 
 const isAts = (key: InvKey): boolean => key.type === 'ATS' || key.type === 'ATS_FULL';
 
