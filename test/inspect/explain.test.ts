@@ -214,6 +214,7 @@ describe('traces of QEMU', () => {
       false,
     ],
     ['smmuv3_cmdq_cfgi_ste streamid= 0x10', 'CMD_CFGI_STE: drop the STE and CDs of StreamID 0x10', false],
+    ['smmuv3_cmdq_cfgi_ste streamid =8', 'CMD_CFGI_STE: drop the STE and CDs of StreamID 0x8', false],
     ['smmuv3_write_mmio addr: 0x20 val:0x1 size: 0x4(0)', 'write of CR0: 0x1', false],
     [
       'smmu_ptw_invalid_pte stage=2 level=3 base@=0x1000 pte@=0x1008 offset=1 pte=0x0',
@@ -244,6 +245,12 @@ test('a log cut into pieces anywhere gives the same text and findings', () => {
     }),
     { numRuns: 30 },
   );
+});
+
+test('a line of megabytes takes no longer than its bytes, and a message at its end is found', () => {
+  const long = `${'STE['.repeat(1 << 20)} ${DEVICE}CMDQ timeout`;
+  expect(explain(long).out.startsWith(`${long}\n`)).toBe(true);
+  expect(summaries(long)).toEqual(['no room in the command queue in time']);
 });
 
 test('mutated real logs never crash, and what is not an explanation passes through untouched', () => {

@@ -47,8 +47,11 @@ export const MAX_FINDINGS = 100_000;
 const TRIGGER =
   /smmu|SMMU|event: |event 0x|cmdqv|CMDQV|CMDQ |EVTQ|PRIQ|CMD_SYNC|\bSTE\b|\bste\b|\bCD\b|\bcd\b|VINTF|vintf_map/g;
 
-const HEADER = /(\S+): event (0x[0-9a-fA-F]{2}) received:(.*)$/;
-const COMMAND = /(\S+): skipping command in error state:(.*)$/;
+/** Characters of a line that are looked at: the last ones, where a message that broke into other output stands. */
+const LOOKED_AT = 1 << 14;
+
+const HEADER = /(\S{1,256}): event (0x[0-9a-fA-F]{2}) received:(.*)$/;
+const COMMAND = /(\S{1,256}): skipping command in error state:(.*)$/;
 /** Newer kernels; what follows the SubstreamID depends on the event. */
 const DECODED =
   /event: (\S+) client: (.*?) sid: (0x[0-9a-fA-F]+) ssid: (0x[0-9a-fA-F]+)(?: iova: (0x[0-9a-fA-F]+)| fetch_addr: (0x[0-9a-fA-F]+))?/;
@@ -147,7 +150,7 @@ export class LogExplainer {
 
   /** One line; gives the lines that explain it. */
   #one(raw: string): string[] {
-    const line = raw.replace(INVISIBLE, '');
+    const line = raw.slice(-LOOKED_AT).replace(INVISIBLE, '');
     const header = HEADER.exec(line);
     if (header !== null)
       return this.#begin({ kind: 'event', device: header[1] ?? '', line: this.#line, size: 4 }, header[3] ?? '');
