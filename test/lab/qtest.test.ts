@@ -61,6 +61,26 @@ describe('requests and replies [QEMU system/qtest.c]', () => {
     ]);
   });
 
+  test('a block over registers is cut into the widest aligned accesses; bytes and words of them read 0 [QEMU memory_access_size]', () => {
+    const s = session();
+    expect(ask(s, 'read 0x09050000 8', 'read 0x0904fffc 8', 'read 0x09050002 6', 'readb 0x09050000')).toEqual([
+      'OK 0x1b10440d10007302',
+      'OK 0x000000001b10440d',
+      'OK 0x000010007302',
+      'OK 0x0000000000000000',
+    ]);
+    expect(ask(s, 'write 0x09050080 8 0xc0ffffff00000000', 'readq 0x09050080', 'memset 0x09050080 8 0x0')).toEqual([
+      'OK',
+      'OK 0x00000000ffffffc0',
+      'OK',
+    ]);
+    expect(ask(s, 'readq 0x09050080', 'writeb 0x09050080 0xff', 'readq 0x09050080')).toEqual([
+      'OK 0x0000000000000000',
+      'OK',
+      'OK 0x0000000000000000',
+    ]);
+  });
+
   test('a bad request is answered FAIL and the session goes on', () => {
     const s = session();
     for (const line of [

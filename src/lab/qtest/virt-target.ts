@@ -97,13 +97,30 @@ export class VirtTarget implements QtestTarget {
   readBytes(addr: bigint, length: number): Uint8Array {
     const { memory } = this.machine;
     if (length === 0 || memory.covers(addr, length)) return memory.readBytes(addr, length);
-    return Uint8Array.from({ length }, (_, i) => Number(this.read(addr + BigInt(i), 1)));
+    const bytes = new Uint8Array(length);
+    this.#pieces(addr, length, (at, size, offset) => bytes.set(bytesOf(this.read(at, size), size), offset));
+    return bytes;
   }
 
   writeBytes(addr: bigint, bytes: Uint8Array): void {
     const { memory } = this.machine;
     if (memory.covers(addr, bytes.length)) memory.writeBytes(addr, bytes);
-    else for (const [i, byte] of bytes.entries()) this.write(addr + BigInt(i), 1, BigInt(byte));
+    else
+      this.#pieces(addr, bytes.length, (at, size, offset) =>
+        this.write(at, size, littleEndian(bytes.subarray(offset, offset + size))),
+      );
+  }
+
+  /** Cuts a block that is not all memory into the widest aligned accesses that a device takes (QEMU memory_access_size). */
+  #pieces(addr: bigint, length: number, each: (at: bigint, size: number, offset: number) => void): void {
+    for (let offset = 0; offset < length; ) {
+      const at = addr + BigInt(offset);
+      const widest = this.#bar(at) === undefined ? 8 : 4;
+      let size = widest;
+      while (size > length - offset || at % BigInt(size) !== 0n) size /= 2;
+      each(at, size, offset);
+      offset += size;
+    }
   }
 
   intercept(side: 'in' | 'out', level: (line: number, high: boolean) => void): void {
