@@ -2,8 +2,11 @@ import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { buildPackage, PACKAGE, type Ran } from './package.ts';
+import { buildPackage, PACKAGE, type Ran, runNode } from './package.ts';
 import { run, runJson } from './run.ts';
+
+/** The worked examples of docs/testing.md. */
+const EXAMPLES = ['invariant', 'state-machine', 'driver-under-test'].map((name) => `examples/testing/${name}.mjs`);
 
 const scratch = (): string => mkdtempSync(join(tmpdir(), 'smmulab-check-'));
 
@@ -93,7 +96,7 @@ describe('smmulab check on the shipped driver', () => {
 describe('smmulab check --driver: a driver from outside the package', () => {
   let smmulab: (args: readonly string[]) => Ran;
   beforeAll(() => {
-    smmulab = buildPackage(['examples/my-driver.mjs']);
+    smmulab = buildPackage(['examples/my-driver.mjs', ...EXAMPLES]);
   }, 120_000);
 
   /** A module beside the example that changes what it makes. */
@@ -165,5 +168,22 @@ describe('smmulab check --driver: a driver from outside the package', () => {
     const half = smmulab(['check', '--driver', 'examples/half.mjs']);
     expect([half.code, half.out]).toEqual([2, '']);
     expect(half.err).toMatch(/^error: examples\/half\.mjs: the IommuOps has no identityDomain, .*\n$/);
+  });
+
+  test.each(EXAMPLES)('%s of docs/testing.md runs', (file) => {
+    const { code, out, err } = runNode([file]);
+    expect([code, err]).toEqual([0, '']);
+    expect(out).toMatch(
+      /^no-shared-vmid holds for 100 cases$|^at-attach: 30 sequences$|^forgetful: broken after \d+ runs$/m,
+    );
+  });
+
+  test('what docs/testing.md shows is what the examples are', () => {
+    const docs = readFileSync(new URL('../../docs/testing.md', import.meta.url), 'utf8');
+    for (const file of EXAMPLES) {
+      const lines = readFileSync(join(PACKAGE, file), 'utf8').split('\n');
+      const shown = lines.filter((line) => docs.includes(line));
+      expect(shown.length / lines.length, file).toBeGreaterThan(0.7);
+    }
   });
 });

@@ -14,6 +14,12 @@ export interface Ran {
   readonly err: string;
 }
 
+/** Runs Node in the package. */
+export function runNode(args: readonly string[]): Ran {
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', cwd: PACKAGE });
+  return { code: status, out: stdout, err: stderr };
+}
+
 /** Builds the package with the given files of the checkout in it. Gives a way to run its executable there. */
 export function buildPackage(files: readonly string[]): (args: readonly string[]) => Ran {
   mkdirSync(PACKAGE, { recursive: true });
@@ -25,8 +31,5 @@ export function buildPackage(files: readonly string[]): (args: readonly string[]
   const args = [tsc, '-p', join(ROOT, 'tsconfig.build.json'), '--outDir', join(PACKAGE, 'dist')];
   spawnSync(process.execPath, args, { encoding: 'utf8' });
   const main = join(PACKAGE, 'dist/src/cli/main.js');
-  return (argv) => {
-    const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...argv], { encoding: 'utf8', cwd: PACKAGE });
-    return { code: status, out: stdout, err: stderr };
-  };
+  return (argv) => runNode([main, ...argv]);
 }

@@ -16,6 +16,8 @@ export interface CaseOptions {
   readonly schedule?: 'eager' | 'seeded';
   /** Most operations of a case. Default {@link DEFAULT_MAX_OPS}. */
   readonly maxOps?: number;
+  /** Anything else of the lab. */
+  readonly lab?: Partial<LabConfig>;
 }
 
 /** Most operations of a case, unless told. */
@@ -49,7 +51,8 @@ export function labConfig(options: CaseOptions = {}): fc.Arbitrary<LabConfig> {
     vmidBits: either(options.vmidBits, [16, 8]),
     ...(options.policy === 'foreign' ? {} : { policy: either(options.policy, POLICIES) }),
     schedule: schedule(options.schedule),
-  });
+    ...Object.fromEntries(Object.entries(options.lab ?? {}).map(([key, value]) => [key, fc.constant(value)])),
+  }) as fc.Arbitrary<LabConfig>;
 }
 
 /** Cases of a property. */
