@@ -115,6 +115,11 @@ function checkMap(flags: number, reserved: number, ...sizes: readonly bigint[]):
   if ((flags & RW_FLAGS) === 0) fail('EINVAL', 'neither READABLE nor WRITEABLE');
 }
 
+/** Rounding up to pages must not overflow a size_t. Kernel: iopt_alloc_pages(). */
+function checkLength(length: bigint): void {
+  if (length === 0n || length > IOVA_LAST - PAGE_SIZE) fail('EINVAL', 'length is 0 or above SIZE_MAX - PAGE_SIZE');
+}
+
 /** Where a MAP or COPY wants to go: undefined without FIXED_IOVA. */
 const target = (flags: number, iova: bigint): bigint | undefined =>
   flags & IOAS_MAP_FLAGS.FIXED_IOVA ? iova : undefined;
@@ -165,7 +170,7 @@ export function ioasMap(ctx: IommufdCtx, ucmd: Ucmd<Command<'IOMMU_IOAS_MAP'>>):
   checkMap(cmd.flags, cmd.__reserved, cmd.iova, cmd.length);
   withIoas(ctx, cmd.ioas_id, ({ table }) => {
     if (cmd.user_va + cmd.length > IOVA_LAST) fail('EOVERFLOW', 'user_va and length overflow');
-    if (cmd.length === 0n || cmd.length > IOVA_LAST - PAGE_SIZE) fail('EINVAL', 'length is 0 or too large');
+    checkLength(cmd.length);
     const source: PageSource = { kind: 'user', process: ctx.process, va: cmd.user_va };
     cmd.iova = mapSource(ctx, table, source, cmd.length, cmd.flags, cmd.iova);
     respondOrUnmap(ctx, ucmd, table, cmd.iova, cmd.length);
@@ -181,6 +186,7 @@ export function ioasMapFile(ctx: IommufdCtx, ucmd: Ucmd<Command<'IOMMU_IOAS_MAP_
     if (cmd.start + cmd.length - 1n > IOVA_LAST) fail('EOVERFLOW', 'start and length overflow');
     const file = ctx.process.file?.(cmd.fd);
     if (file === undefined) fail('EBADF', `descriptor ${cmd.fd} is not open`);
+    checkLength(cmd.length);
     cmd.iova = mapSource(ctx, table, { kind: 'file', file, start: cmd.start }, cmd.length, cmd.flags, cmd.iova);
     respondOrUnmap(ctx, ucmd, table, cmd.iova, cmd.length);
   });

@@ -15,6 +15,8 @@ import { fail } from './errors.ts';
 /** Lets the device write `bytes` at `iova`. @returns false if the access was refused */
 export type DeviceDma = (iova: bigint, bytes: Uint8Array) => boolean;
 
+const INT_MAX = 2 ** 31 - 1;
+
 /** See the module comment. */
 export class VfioDevice {
   readonly dev: Device;
@@ -68,6 +70,8 @@ export class VfioDevice {
   /** The same for one PASID. @throws KernelError */
   attachPasid(ptId: number, pasid: number): number {
     return this.#locked((ctx, idev) => {
+      // The kernel keeps attached PASIDs in an IDA, whose numbers are ints.
+      if (pasid > INT_MAX) fail('ENOSPC', `PASID ${pasid} is above INT_MAX`);
       const id = this.#pasids.has(pasid) ? ctx.replace(idev, ptId, pasid) : ctx.attach(idev, ptId, pasid);
       this.#pasids.add(pasid);
       return id;

@@ -254,6 +254,8 @@ describe('VfioDevice (drivers/vfio/iommufd.c)', () => {
     expect(errno(() => attach({ argsz: 8 }))).toBe('EINVAL');
     expect(errno(() => attach({ flags: 2 }))).toBe('EINVAL');
     expect(errno(() => attach({ argsz: 12, flags: 1 }))).toBe('EINVAL');
+    // The kernel's IDA of PASIDs takes ints.
+    expect(errno(() => attach({ argsz: 16, flags: 1, pasid: 0x8000_0000 }))).toBe('ENOSPC');
     expect(errno(() => device.ioctl(0x3b00, new Uint8Array(16)))).toBe('ENOTTY');
     expect(ATTACH.struct.decode(attach({ argsz: 12 })).pt_id).toBe(3);
     const pasid = lab.ctx.hwptAlloc({ dev_id: devid, pt_id: ioas, flags: 8 }).out_hwpt_id;

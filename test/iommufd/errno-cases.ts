@@ -1,6 +1,10 @@
 /** Every way in which an ioctl fails, by kernel function: the rows of docs/iommufd-coverage.md. */
+
+import type { ViommuOps } from '../../src/driver/iommu/ops.ts';
 import type { Errno } from '../../src/driver/kernel.ts';
-import type { IommufdContext } from '../../src/iommufd/index.ts';
+import type { HwptPaging } from '../../src/iommufd/hwpt.ts';
+import type { DeviceObject, IommufdContext } from '../../src/iommufd/index.ts';
+import type { ViommuObject } from '../../src/iommufd/viommu.ts';
 import { FILE, type Lab, type LabOptions, NOTHING, RO, RW, VSTE } from './lab.ts';
 import { MOCK } from './mock-driver.ts';
 
@@ -17,6 +21,8 @@ export interface ErrnoCase {
 
 const MAX = 0xffff_ffff_ffff_ffffn;
 const GPA = 0x8000_0000n;
+/** More than SIZE_MAX - PAGE_SIZE, and page aligned. */
+const TOO_LONG = MAX - 0xfffn;
 
 type Row = readonly [errno: Errno, when: string, run: (lab: Lab) => () => unknown, lab?: LabOptions];
 
@@ -133,6 +139,11 @@ rows('IOMMU_IOAS_MAP', [
   ['EINVAL', 'length is 0', withIoas((ctx, id) => ctx.ioasMap({ ioas_id: id, flags: 7 }))],
   [
     'EINVAL',
+    'length is above SIZE_MAX - PAGE_SIZE',
+    withIoas((ctx, id) => ctx.ioasMap({ ioas_id: id, flags: 7, length: TOO_LONG })),
+  ],
+  [
+    'EINVAL',
     'length is not a multiple of the alignment',
     bound((ctx, dev, ioas) => {
       ctx.hwptAlloc({ dev_id: dev, pt_id: ioas });
@@ -221,6 +232,18 @@ rows('IOMMU_IOAS_MAP', [
   ],
 ]);
 
+/** An IOAS with a domain: alignment and reserved ranges count. */
+const withDomain = (call: (ctx: IommufdContext, ioas: number) => unknown) =>
+  bound((ctx, dev, ioas) => {
+    ctx.hwptAlloc({ dev_id: dev, pt_id: ioas });
+    return call(ctx, ioas);
+  });
+/** Automatic IOVAs may lie in half a page only. */
+function allowOnly(ctx: IommufdContext, ioas: number): IommufdContext {
+  ctx.ioasAllowIovas({ ioas_id: ioas, num_iovas: 1, allowed_iovas: range(0x1000n, 0x17ffn) });
+  return ctx;
+}
+
 const mapFile = (ctx: IommufdContext, ioas: number, more: Record<string, number | bigint>): unknown =>
   ctx.ioasMapFile({ ioas_id: ioas, flags: 7, fd: FILE, length: 4096n, ...more });
 
@@ -230,8 +253,23 @@ rows('IOMMU_IOAS_MAP_FILE', [
   ['EINVAL', 'neither READABLE nor WRITEABLE', withIoas((ctx, id) => mapFile(ctx, id, { flags: 1 }))],
   ['ENOENT', 'no such IOAS', (lab) => () => mapFile(lab.ctx, 3, {})],
   ['EINVAL', 'length is 0', withIoas((ctx, id) => mapFile(ctx, id, { length: 0n }))],
+  ['EOVERFLOW', 'iova is U64_MAX', withIoas((ctx, id) => mapFile(ctx, id, { iova: MAX }))],
   ['EOVERFLOW', 'start and length overflow', withIoas((ctx, id) => mapFile(ctx, id, { start: MAX - 10n }))],
   ['EBADF', 'the descriptor is not open', withIoas((ctx, id) => mapFile(ctx, id, { fd: -1 }))],
+  ['EINVAL', 'length is above SIZE_MAX - PAGE_SIZE', withIoas((ctx, id) => mapFile(ctx, id, { length: TOO_LONG }))],
+  ['EINVAL', 'the fixed IOVA is not aligned', withDomain((ctx, ioas) => mapFile(ctx, ioas, { iova: 1n }))],
+  [
+    'EINVAL',
+    'the fixed IOVA meets a reserved range',
+    withDomain((ctx, ioas) => mapFile(ctx, ioas, { iova: 1n << 48n })),
+  ],
+  ['EOVERFLOW', 'the fixed IOVA and length overflow', withIoas((ctx, id) => mapFile(ctx, id, { iova: MAX - 100n }))],
+  [
+    'EOVERFLOW',
+    'an automatic IOVA of half the space',
+    withIoas((ctx, id) => mapFile(ctx, id, { flags: 6, length: MAX / 2n })),
+  ],
+  ['ENOSPC', 'no hole in the allowed ranges', withIoas((ctx, id) => mapFile(allowOnly(ctx, id), id, { flags: 6 }))],
   ['EEXIST', 'an area is there', withIoas((ctx, id) => mapFile(ctx, id, { iova: GPA }))],
   [
     'EINVAL',
@@ -250,6 +288,7 @@ rows('IOMMU_IOAS_COPY', [
   ['EOPNOTSUPP', 'unknown flag', withIoas((ctx, id) => copy(ctx, id, { flags: 8 }))],
   ['EOVERFLOW', 'src_iova is U64_MAX', withIoas((ctx, id) => copy(ctx, id, { src_iova: MAX }))],
   ['EOVERFLOW', 'dst_iova is U64_MAX', withIoas((ctx, id) => copy(ctx, id, { dst_iova: MAX }))],
+  ['EOVERFLOW', 'length is U64_MAX', withIoas((ctx, id) => copy(ctx, id, { length: MAX }))],
   ['EINVAL', 'neither READABLE nor WRITEABLE', withIoas((ctx, id) => copy(ctx, id, { flags: 1 }))],
   ['ENOENT', 'no such source', withIoas((ctx, id) => copy(ctx, id, { src_ioas_id: 9 }))],
   ['EINVAL', 'length is 0', withIoas((ctx, id) => copy(ctx, id, { length: 0n }))],
@@ -257,6 +296,29 @@ rows('IOMMU_IOAS_COPY', [
   ['ENOENT', 'a hole in the source', withIoas((ctx, id) => copy(ctx, id, { length: 0x20_0000n }))],
   ['ENOENT', 'no such destination', withIoas((ctx, id) => copy(ctx, id, { dst_ioas_id: 9 }))],
   ['EEXIST', 'an area is there', withIoas((ctx, id) => copy(ctx, id, { dst_iova: GPA }))],
+  ['EINVAL', 'length is not a multiple of the alignment', withDomain((ctx, ioas) => copy(ctx, ioas, { length: 1n }))],
+  ['EINVAL', 'the fixed IOVA is not aligned', withDomain((ctx, ioas) => copy(ctx, ioas, { dst_iova: 1n }))],
+  [
+    'EINVAL',
+    'the fixed IOVA meets a reserved range',
+    withDomain((ctx, ioas) => copy(ctx, ioas, { dst_iova: 1n << 48n })),
+  ],
+  [
+    'EINVAL',
+    'the offset in the page is not aligned',
+    withDomain((ctx, ioas) => copy(ctx, ioas, { src_iova: GPA + 8n })),
+  ],
+  ['EOVERFLOW', 'the fixed IOVA and length overflow', withIoas((ctx, id) => copy(ctx, id, { dst_iova: MAX - 100n }))],
+  ['ENOSPC', 'no hole in the allowed ranges', withIoas((ctx, id) => copy(allowOnly(ctx, id), id, { flags: 6 }))],
+  [
+    'EFAULT',
+    'the destination has a domain and the pages cannot be pinned',
+    withDomain((ctx, ioas) => {
+      const source = ctx.ioasAlloc().out_ioas_id;
+      ctx.ioasMap({ ioas_id: source, flags: 7, user_va: NOTHING, length: 4096n, iova: GPA });
+      copy(ctx, ioas, { src_ioas_id: source });
+    }),
+  ],
   [
     'EPERM',
     'a WRITEABLE copy of pages mapped without',
@@ -270,6 +332,7 @@ rows('IOMMU_IOAS_COPY', [
 rows('IOMMU_IOAS_UNMAP', [
   ['ENOENT', 'no such IOAS', (lab) => () => lab.ctx.ioasUnmap({ ioas_id: 3, length: 1n })],
   ['EOVERFLOW', 'length is U64_MAX', withIoas((ctx, id) => ctx.ioasUnmap({ ioas_id: id, iova: 1n, length: MAX }))],
+  ['EOVERFLOW', 'iova is U64_MAX', withIoas((ctx, id) => ctx.ioasUnmap({ ioas_id: id, iova: MAX, length: 1n }))],
   ['EINVAL', 'length is 0', withIoas((ctx, id) => ctx.ioasUnmap({ ioas_id: id }))],
   [
     'EOVERFLOW',
@@ -416,6 +479,12 @@ const hwpt = (
 ): unknown => ctx.hwptAlloc({ dev_id: dev, pt_id: pt, ...more });
 const nestedData = { data_type: MOCK.NESTED_DATA, data_uptr: VSTE };
 
+const deviceOf = (lab: Lab, id: number): DeviceObject => lab.ctx.objects.peek(id) as DeviceObject;
+/** A vIOMMU whose driver lacks an operation. */
+function withoutOp(ctx: IommufdContext, id: number, op: keyof ViommuOps): void {
+  Object.assign((ctx.objects.peek(id) as ViommuObject).ops ?? {}, { [op]: undefined });
+}
+
 rows('IOMMU_HWPT_ALLOC', [
   ['EOPNOTSUPP', '__reserved is not 0', bound((ctx, dev, ioas) => hwpt(ctx, dev, ioas, { __reserved: 1 }))],
   ['EINVAL', 'data without a type', bound((ctx, dev, ioas) => hwpt(ctx, dev, ioas, { data_len: 4 }))],
@@ -424,6 +493,14 @@ rows('IOMMU_HWPT_ALLOC', [
   ['EINVAL', 'pt_id names nothing', bound((ctx, dev) => hwpt(ctx, dev, 9))],
   ['EINVAL', 'pt_id names a device', bound((ctx, dev) => hwpt(ctx, dev, dev))],
   ['EOPNOTSUPP', 'IOAS: unknown flag', bound((ctx, dev, ioas) => hwpt(ctx, dev, ioas, { flags: 16 }))],
+  [
+    'EOPNOTSUPP',
+    'IOAS: flags, and the driver cannot allocate with flags',
+    bound((ctx, dev, ioas, lab) => {
+      Object.assign(lab.driver.ops, { domainAllocPagingFlags: undefined });
+      hwpt(ctx, dev, ioas, { flags: 1 });
+    }),
+  ],
   [
     'EOPNOTSUPP',
     'IOAS: dirty tracking the device lacks',
@@ -498,6 +575,19 @@ rows('IOMMU_HWPT_ALLOC', [
   ],
   [
     'EINVAL',
+    'HWPT: an automatic one',
+    bound((ctx, dev, ioas, lab) => hwpt(ctx, dev, ctx.attach(deviceOf(lab, dev), ioas), nestedData)),
+  ],
+  [
+    'EINVAL',
+    'HWPT: of another driver',
+    nested((ctx, { dev, parent }) => {
+      Object.assign((ctx.objects.peek(parent) as HwptPaging).liveDomain, { owner: null });
+      hwpt(ctx, dev, parent, nestedData);
+    }),
+  ],
+  [
+    'EINVAL',
     'VIOMMU: the device is behind another IOMMU',
     nested((ctx, { viommu }, lab) => hwpt(ctx, ctx.bind(lab.c).id, viommu, nestedData)),
   ],
@@ -507,6 +597,24 @@ rows('IOMMU_HWPT_ALLOC', [
     nested((ctx, { dev, viommu }) => hwpt(ctx, dev, viommu, { flags: 1, ...nestedData })),
   ],
   ['EOPNOTSUPP', 'VIOMMU: no data', nested((ctx, { dev, viommu }) => hwpt(ctx, dev, viommu))],
+  [
+    'EOPNOTSUPP',
+    'VIOMMU: it cannot nest',
+    nested((ctx, { dev, viommu }) => {
+      withoutOp(ctx, viommu, 'allocDomainNested');
+      hwpt(ctx, dev, viommu, nestedData);
+    }),
+  ],
+  [
+    'EOPNOTSUPP',
+    'VIOMMU: the driver makes another kind of domain',
+    nested((ctx, { dev, viommu, parent }) => {
+      const { ops } = ctx.objects.peek(viommu) as ViommuObject;
+      const other = (ctx.objects.peek(parent) as HwptPaging).liveDomain;
+      Object.assign(ops ?? {}, { allocDomainNested: () => ({ ...other }) });
+      hwpt(ctx, dev, viommu, nestedData);
+    }),
+  ],
   [
     'EOPNOTSUPP',
     'VIOMMU: the driver refuses ALLOC_PASID',
@@ -588,6 +696,7 @@ rows('IOMMU_HWPT_GET_DIRTY_BITMAP', [
   ],
   ['EOVERFLOW', 'length 0, which wraps', nested((ctx, { parent }) => bitmap(ctx, parent, { length: 0n }))],
   ['EINVAL', 'iova is not aligned', nested((ctx, { parent }) => bitmap(ctx, parent, { iova: GPA + 1n }))],
+  ['EINVAL', 'the end is not aligned', nested((ctx, { parent }) => bitmap(ctx, parent, { length: 0x1001n }))],
   ['EINVAL', 'page_size is 0', nested((ctx, { parent }) => bitmap(ctx, parent, { page_size: 0n }))],
   [
     'EINVAL',
@@ -627,6 +736,15 @@ rows('IOMMU_HWPT_INVALIDATE', [
     { nestedOnParent: false },
   ],
   ['EINVAL', 'the parent HWPT', nested((ctx, { parent }) => invalidate(ctx, parent, {}))],
+  ['EINVAL', 'an IOAS', nested((ctx, { ioas }) => invalidate(ctx, ioas, {}))],
+  [
+    'EOPNOTSUPP',
+    'a vIOMMU of a driver that takes none',
+    nested((ctx, { viommu }) => {
+      withoutOp(ctx, viommu, 'cacheInvalidate');
+      invalidate(ctx, viommu, {});
+    }),
+  ],
   ['EINVAL', 'the driver wants another type', nested((ctx, { viommu }) => invalidate(ctx, viommu, { data_type: 0 }))],
   [
     'E2BIG',
@@ -827,6 +945,14 @@ rows('IOMMU_HW_QUEUE_ALLOC', [
   ['ENOENT', 'no such vIOMMU', (lab) => () => queue(lab.ctx, 5)],
   ['EOPNOTSUPP', 'the driver has no queues', nested((ctx, ids) => queue(ctx, ids.viommu)), { hwQueues: false }],
   ['EOPNOTSUPP', 'the driver lacks the type', nested((ctx, ids) => queue(ctx, ids.viommu, { type: 2 }))],
+  [
+    'EOPNOTSUPP',
+    'the struct does not embed the core',
+    nested((ctx, ids) => {
+      Object.assign((ctx.objects.peek(ids.viommu) as ViommuObject).ops ?? {}, { getHwQueueSize: () => 8 });
+      queue(ctx, ids.viommu);
+    }),
+  ],
   [
     'ERANGE',
     'rounding the length up overflows',

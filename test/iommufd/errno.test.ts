@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { IOMMUFD_IOCTLS } from '../../spec/uapi.ts';
 import { IommufdError } from '../../src/iommufd/index.ts';
+import { cellTable } from './coverage-table.ts';
 import { ERRNO_CASES } from './errno-cases.ts';
 import { Lab } from './lab.ts';
 
@@ -34,6 +35,10 @@ describe('docs/iommufd-coverage.md', () => {
       ([, ioctl, errno, when]) => `${ioctl} ${errno}: ${when}`,
     );
     expect(documented).toEqual(ERRNO_CASES.map(title));
+  });
+
+  test('counts the cases of each cell', () => {
+    expect(doc).toContain(`\n\n${cellTable(ERRNO_CASES)}\n\n`);
   });
 
   test('every ioctl has a row', () => {
