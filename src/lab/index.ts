@@ -4,7 +4,10 @@ export { runVector, type Vector, type VectorResult, vectorSchema } from './confo
 export { readVectors, runVectorsFile } from './conformance/vectors-file.ts';
 export { GuestCmdqv, type GuestQueueSetup, type GuestRam, type GuestResult } from './guest-cmdqv.ts';
 export { QtestSession, type QtestTarget } from './qtest/protocol.ts';
+export { RemoteBus, type RemoteBusOptions, VIRT_FIRMWARE } from './qtest/remote-bus.ts';
 export { parseQtestAddress, type QtestAddress, type QtestServer, serveQtest } from './qtest/server.ts';
+export { type QtestAnswer, type QtestLink, QtestLinkError, QtestSocket } from './qtest/socket.ts';
+export { placeTestdev, runTestdev, type TestdevDma, type TestdevResult } from './qtest/testdev.ts';
 export { TEST_FUNCTIONS, VIRT, VirtTarget } from './qtest/virt-target.ts';
 export * from './scenario.ts';
 export { runScenario, type ScenarioResult, type StepOutcome } from './scenario-run.ts';
