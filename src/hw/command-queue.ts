@@ -72,12 +72,8 @@ export class CommandQueue implements Agent, CommandStream {
 
   /** A command can be consumed: enabled, not empty, no error active. Inconsistent indices: no progress (3.5.1). */
   get ready(): boolean {
-    return (
-      this.#control.enabled(CMDQEN) &&
-      (this.#errors.active & CMDQ_ERR) === 0 &&
-      !this.ring.empty &&
-      this.ring.consistent
-    );
+    const { used, size } = this.ring;
+    return used !== 0 && used <= size && this.#control.enabled(CMDQEN) && (this.#errors.active & CMDQ_ERR) === 0;
   }
 
   act(): void {
