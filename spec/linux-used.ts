@@ -68,11 +68,11 @@ const CONFIG_COUNT = CONFIG.mask + 1;
 const USED = Array.from({ length: CONFIG_COUNT }, (_, config) => usedBy(config, false));
 const USED_S1BYPASS = Array.from({ length: CONFIG_COUNT }, (_, config) => usedBy(config, true));
 
-/** Ones in the bits of an STE that Linux takes as used. Kernel: arm_smmu_get_ste_used(). */
+/** Ones in the bits of an STE that Linux takes as used; shared, to be read only. Kernel: arm_smmu_get_ste_used(). */
 export function linuxSteUsed(ste: Words): Words {
-  if (slotValue(ste, V) === 0) return V_USED.slice();
+  if (slotValue(ste, V) === 0) return V_USED;
   const used = slotValue(ste, S1DSS) === DSS.BYPASS ? USED_S1BYPASS : USED;
-  return (used[slotValue(ste, CONFIG)] ?? CONFIG_USED).slice();
+  return used[slotValue(ste, CONFIG)] ?? CONFIG_USED;
 }
 
 const MEV_SAFE = STE.mask(['MEV']);
@@ -80,12 +80,12 @@ const EATS_SAFE = union(MEV_SAFE, STE_POINTERS.mask(['EATS_0']));
 
 /**
  * Ones in the bits of an STE that Linux may change in any order although both entries use them: MEV, and bit 0 of EATS
- * unless either entry has bit 1 of EATS or S2S set. Kernel: arm_smmu_get_ste_update_safe().
+ * unless either entry has bit 1 of EATS or S2S set. Shared, to be read only. Kernel: arm_smmu_get_ste_update_safe().
  */
 export function linuxSteSafe(from: Words, to: Words): Words {
   const bound = (ste: Words): boolean =>
     (slotValue(ste, EATS) & STE.fields.EATS.values.SPLIT) !== 0 || slotValue(ste, S2S) !== 0;
-  return (bound(from) || bound(to) ? MEV_SAFE : EATS_SAFE).slice();
+  return bound(from) || bound(to) ? MEV_SAFE : EATS_SAFE;
 }
 
 const CD_V = CD.slot('V');
