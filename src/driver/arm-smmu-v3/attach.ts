@@ -48,6 +48,8 @@ function buildInvs(request: AttachRequest, ats: boolean): { readonly invs: InvKe
   const { master, domain, ssid } = request;
   const { smmu } = master;
   const { vmidPolicy } = smmu.parts;
+  // Identity and blocked need no list: attaching them cannot fail.
+  if (trackerOf(domain) === null) return { invs: [], fresh: false };
   smmu.kernel.alloc('invs-build');
   const atsKeys = (full: boolean): InvKey[] =>
     ats

@@ -119,6 +119,11 @@ const operations: Readonly<Record<string, Operation>> = {
     deviceAttach(bench, bench.s2(), bench.dev);
     return () => deviceDetach(bench, bench.dev);
   },
+  'detach a stage 1 (cannot fail)': (bench) => {
+    deviceAttach(bench, bench.s1(), bench.dev);
+    return () => deviceDetach(bench, bench.dev);
+  },
+  'attach identity (cannot fail)': (bench) => () => deviceAttach(bench, bench.driver.identityDomain, bench.dev),
 };
 
 describe('every allocation, made to fail: nothing is held, and the same call then succeeds (issue 4, 9)', () => {
@@ -144,6 +149,8 @@ describe('every allocation, made to fail: nothing is held, and the same call the
         }
         if (failed !== null) {
           expect(failed, `${plan.fired}`).toBeInstanceOf(KernelError);
+          // Linux 7.2 keeps what this takes with the device: blocked can always be attached (linux-driver 6.8).
+          expect(name, `${plan.fired}`).not.toMatch(/cannot fail/);
           expect((failed as KernelError).errno).toBe('ENOMEM');
           const kept = name === 'attach stage 1' || name === 'attach a PASID' || name === 'map';
           // A device's CD table and a domain's empty tables stay with their owner for the next try.
