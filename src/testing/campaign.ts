@@ -64,7 +64,8 @@ export function runProperty(property: Property, options: CampaignOptions): Prope
         }
         return result.finding === null;
       }),
-      { seed: runSeed(seed, property.name, i), numRuns: 1 },
+      // Biased values are for the first runs of many; each of these is the first.
+      { seed: runSeed(seed, property.name, i), numRuns: 1, unbiased: true },
     );
     made++;
     progress?.(property.name, i);

@@ -8,6 +8,7 @@
  */
 import type { VmidPolicyName } from '../driver/arm-smmu-v3/index.ts';
 import type { VsteMode } from './guest.ts';
+import { CaseError } from './lab.ts';
 import type { Operation, OperationResult } from './operations.ts';
 
 interface Paging {
@@ -106,7 +107,7 @@ export class VmidModel {
 
   #smmu(dev: string): string {
     const smmu = this.#smmuOf.get(dev);
-    if (smmu === undefined) throw new Error(`the model knows no ${dev}`);
+    if (smmu === undefined) throw new CaseError(`the model knows no ${dev}`);
     return smmu;
   }
 

@@ -1,0 +1,80 @@
+/** Bugs in how devices' own caches are kept in step, and the deviations of Linux 7.2 as bugs. */
+import { QUIRK_NAMES, type QuirkName } from '../../driver/arm-smmu-v3/quirks.ts';
+import type { LabConfig } from '../lab.ts';
+import type { Bug } from './bug.ts';
+
+const QUIRK_STORIES: Readonly<Record<QuirkName, { readonly story: string; readonly lab?: Partial<LabConfig> }>> = {
+  'l1std-no-cfgi': {
+    story: 'A new level 2 table is not announced with CFGI_STE, Leaf=0: a cached Span of 0 stays (5.1.1; 7.2).',
+    lab: { streamTable: 'two-level' },
+  },
+  'sync-timeout-ignored': { story: 'What a timed-out CMD_SYNC should have protected is freed at once (7.2).' },
+  'atc-timeout-ignored': { story: 'A CMD_ATC_INV that was never answered counts as done (7.2).', lab: { ats: true } },
+  'stalls-on-detach': { story: 'Stalled transactions survive the detach of their stream (3.12.2.2; 7.2).' },
+  'ats-off-after-ste': { story: 'ATS goes off with the ATC_INV after the STE (3.9.1; 7.2).', lab: { ats: true } },
+  'abort-vste-keeps-ats': { story: 'A vSTE that aborts leaves ATS on in the endpoint (7.2).', lab: { ats: true } },
+  'events-not-drained': { story: 'A stream changes its VM while events of the old one wait in the queue (7.2).' },
+  'vintf-timeout-left-enabled': { story: 'A VINTF whose STATUS does not follow EN stays enabled (7.2).' },
+  'cmdqv-reset-in-operation': { story: 'A reset in operation unmaps VCMDQs that run (7.2).' },
+};
+
+/** Quirks that the operations and machines of a lab can show. */
+const SHOWN: readonly QuirkName[] = ['l1std-no-cfgi', 'ats-off-after-ste', 'abort-vste-keeps-ats'];
+
+/** Quirks of Linux 7.2 as bugs; the names are the quirks'. */
+export const QUIRK_BUGS: readonly Bug[] = QUIRK_NAMES.filter((name) => SHOWN.includes(name)).map((name) => {
+  const { story, lab } = QUIRK_STORIES[name];
+  return { name, story, lab: { ...lab, quirks: [name] }, apply: () => {} };
+});
+
+/** Bugs of this family. */
+export const ATS_BUGS: readonly Bug[] = [
+  {
+    name: 'atc-before-tlbi',
+    story:
+      'CMD_ATC_INV goes out before the TLB invalidation: the device may ask again and get the old translation (3.9.1).',
+    lab: { ats: true },
+    apply: ({ driver }) => {
+      const { invalidation } = driver;
+      driver.invalidation = {
+        ...invalidation,
+        invRange: (kernel, invs, range) => {
+          const ats = invs.filter(({ type }) => type.startsWith('ATS'));
+          const rest = invs.filter(({ type }) => !type.startsWith('ATS'));
+          const first = invalidation.invRange(kernel, ats, range);
+          return invalidation.invRange(kernel, rest, range) && first;
+        },
+      };
+    },
+  },
+  {
+    name: 'atc-not-flushed',
+    story: 'An unmap invalidates the TLB and leaves the caches of devices with ATS alone.',
+    lab: { ats: true },
+    apply: ({ driver }) => {
+      const { invalidation } = driver;
+      driver.invalidation = {
+        ...invalidation,
+        invRange: (kernel, invs, range) =>
+          invalidation.invRange(
+            kernel,
+            invs.filter(({ type }) => !type.startsWith('ATS')),
+            range,
+          ),
+      };
+    },
+  },
+  {
+    name: 'eats-not-set',
+    story: 'ATS is enabled in the device and EATS stays 0 in the STE: translated requests abort (5.2, EATS).',
+    lab: { ats: true },
+    apply: ({ driver }) => {
+      const { makers } = driver;
+      driver.makers = {
+        ...makers,
+        cdTableSte: (master, _ats, s1dss) => makers.cdTableSte(master, false, s1dss),
+        s2DomainSte: (master, domain, vmid) => makers.s2DomainSte(master, domain, vmid, false),
+      };
+    },
+  },
+];

@@ -1,0 +1,59 @@
+/**
+ * A bug of the zoo: a function that wraps parts which the stack is put together from, or acts at a named point of the
+ * kernel. The code of the driver knows nothing of it.
+ */
+import type { DriverParts, VmidPolicyName } from '../../driver/arm-smmu-v3/index.ts';
+import type { CoreParts } from '../../driver/iommu/parts.ts';
+import { coreParts } from '../../driver/iommu/parts.ts';
+import type { LocalKernel } from '../../driver/local-kernel.ts';
+import type { Machine } from '../../hw/machine.ts';
+import type { LabConfig, LabExtras, LabPreset } from '../lab.ts';
+
+/** An object whose members may be replaced. */
+export type Replaceable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** What a bug may wrap: assign to a member to replace it. Made anew for each lab. */
+export interface BugParts {
+  readonly kernel: LocalKernel;
+  readonly machine: Machine;
+  /** Parts of the driver. */
+  readonly driver: Replaceable<DriverParts>;
+  /** Steps of the iommu core at which it calls the driver. */
+  readonly core: Replaceable<CoreParts>;
+}
+
+/** See the module comment. A module for `smmulab check --bug` exports one as its default. */
+export interface Bug {
+  /** Lower-case words with dashes. */
+  readonly name: string;
+  /** What goes wrong and how it came about, with its source. */
+  readonly story: string;
+  /** Policies in which it exists. Default: all. */
+  readonly policies?: readonly VmidPolicyName[];
+  /** Presets on which it exists. Default: all. */
+  readonly presets?: readonly LabPreset[];
+  /** What a lab must have for the bug to show. Default: nothing. */
+  readonly lab?: Partial<LabConfig>;
+  apply(parts: BugParts): void;
+}
+
+/** Extras that put a bug into a lab. */
+export function infected(bug: Bug, extras: LabExtras = {}): LabExtras {
+  let place: { readonly kernel: LocalKernel; readonly machine: Machine } | undefined;
+  const core: Replaceable<CoreParts> = { ...(extras.coreParts ?? coreParts()) };
+  return {
+    ...extras,
+    coreParts: core,
+    withKernel: (kernel, machine) => {
+      place = { kernel, machine };
+      extras.withKernel?.(kernel, machine);
+    },
+    parts: (shipped) => {
+      const driver = { ...(extras.parts?.(shipped) ?? shipped) };
+      if (place === undefined) throw new Error('a lab makes its kernel before its driver');
+      Object.assign(core, extras.coreParts ?? coreParts());
+      bug.apply({ ...place, driver, core });
+      return driver;
+    },
+  };
+}

@@ -1,0 +1,134 @@
+/** Bugs in how STEs, CDs and tables are written. */
+import { linuxCdUsed, linuxSteUsed, STE } from '../../../spec/index.ts';
+import { type EntryWriter, planEntryUpdate, readEntry, storeEntry } from '../../driver/arm-smmu-v3/entry-writer.ts';
+import type { Bug, BugParts } from './bug.ts';
+
+/** Replaces the writer of entries of one kind. */
+const writing =
+  (kind: 'ste' | 'cd' | 'both', write: (base: EntryWriter) => EntryWriter['write']) =>
+  ({ driver }: BugParts): void => {
+    const { entryWriter: base } = driver;
+    const wrapped = write(base);
+    driver.entryWriter = {
+      write: (kernel, pa, target, rules, sync) => {
+        const hit = kind === 'both' || rules.used === (kind === 'ste' ? linuxSteUsed : linuxCdUsed);
+        return (hit ? wrapped : base.write)(kernel, pa, target, rules, sync);
+      },
+    };
+  };
+
+/** Bugs of this family. */
+export const ENTRY_BUGS: readonly Bug[] = [
+  {
+    name: 'ste-torn',
+    story:
+      'A valid STE is rewritten in place, word after word, with one CFGI_STE at the end: hardware that fetches meanwhile sees half of each (IHI 0070 3.21.3.1; the writer before Linux 6.9).',
+    apply: writing('ste', () => (kernel, pa, target, _rules, sync) => {
+      storeEntry(kernel, pa, target);
+      return sync();
+    }),
+  },
+  {
+    name: 'ste-words-without-sync',
+    story: 'The steps of an STE update are right, and nobody waits between them: hardware may see any mixture.',
+    apply: writing('ste', () => (kernel, pa, target, { used, safe }, sync) => {
+      const { steps } = planEntryUpdate(readEntry(kernel, pa, target.length), target, used, safe);
+      for (const { writes } of steps)
+        for (const { qword, value } of writes) kernel.bus.store64(pa + BigInt(8 * qword), value);
+      return sync();
+    }),
+  },
+  {
+    name: 'ste-valid-first',
+    story: 'The word with V is written before the others: for a moment a valid STE points anywhere.',
+    apply: writing('ste', (base) => (kernel, pa, target, rules, sync) => {
+      const early = readEntry(kernel, pa, target.length);
+      early.set(target.subarray(0, 2));
+      storeEntry(kernel, pa, early);
+      sync();
+      return base.write(kernel, pa, target, rules, sync);
+    }),
+  },
+  {
+    name: 'ste-without-cfgi',
+    story: 'An STE is changed and the cached one is not invalidated (CMD_CFGI_STE, IHI 0070 4.3.1).',
+    apply: writing('ste', (base) => (kernel, pa, target, rules) => base.write(kernel, pa, target, rules, () => true)),
+  },
+  {
+    name: 'cd-without-cfgi',
+    story: 'A CD is changed and the cached one is not invalidated: CMD_CFGI_CD is left out (IHI 0070 4.3.3).',
+    apply: writing('cd', (base) => (kernel, pa, target, rules) => base.write(kernel, pa, target, rules, () => true)),
+  },
+  {
+    name: 'cd-torn',
+    story: 'A valid CD is rewritten in place, TTB0 and ASID one after the other, while a device uses it.',
+    apply: writing('cd', () => (kernel, pa, target, _rules, sync) => {
+      storeEntry(kernel, pa, target);
+      return sync();
+    }),
+  },
+  {
+    name: 'ste-not-reset',
+    story: 'A detach leaves the STE as it was: nobody writes the blocking one.',
+    apply: ({ driver }) => {
+      const { attach } = driver;
+      driver.attach = {
+        ...attach,
+        installSte: (master, ste) => {
+          if (STE.num(ste, 'Config') !== STE.fields.Config.values.ABORT) attach.installSte(master, ste);
+        },
+      };
+    },
+  },
+  {
+    name: 'bypass-without-stage2',
+    story:
+      'A vSTE that says bypass becomes an STE that bypasses both stages: the VM reaches all memory. It must become stage 2 alone (arm_smmu_make_nested_domain_ste).',
+    apply: ({ driver }) => {
+      const { makers } = driver;
+      driver.makers = {
+        ...makers,
+        s2DomainSte: (master, domain, vmid, ats) =>
+          domain.nestParent ? makers.bypassSte(master.smmu) : makers.s2DomainSte(master, domain, vmid, ats),
+      };
+    },
+  },
+  {
+    name: 'abort-vste-bypasses',
+    story: 'A vSTE without V is taken for a bypass instead of an abort (STE.V, IHI 0070 5.2).',
+    apply: ({ driver }) => {
+      const { nested } = driver;
+      driver.nested = {
+        ...nested,
+        mode: (vste) => (nested.mode(vste) === 'abort' ? 'bypass' : nested.mode(vste)),
+      };
+    },
+  },
+  {
+    name: 'nested-ste-keeps-s1-bypass',
+    story: 'Config of the nested STE stays stage 2 alone: the tables of the guest are never walked.',
+    apply: ({ driver }) => {
+      const { makers } = driver;
+      driver.makers = {
+        ...makers,
+        nestedCdTableSte: (master, parent, vmid, vste, ats) => {
+          const ste = makers.nestedCdTableSte(master, parent, vmid, vste, ats);
+          STE.set(ste, 'Config', 'S2_TRANS');
+          return ste;
+        },
+      };
+    },
+  },
+  {
+    name: 'strtab-l2-not-visible',
+    story:
+      'The L1 descriptor of a two-level Stream table is stored without a barrier after the STEs it leads to: hardware may follow it to zeros or garbage. Linux has had no dma_wmb() there to this day (arm_smmu_init_l2_strtab).',
+    lab: { streamTable: 'two-level' },
+    apply: ({ kernel }) => {
+      const barrier = kernel.dmaWmb.bind(kernel);
+      kernel.dmaWmb = (point) => {
+        if (point !== 'strtab-l2') barrier(point);
+      };
+    },
+  },
+];

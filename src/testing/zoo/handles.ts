@@ -1,0 +1,44 @@
+/** Bugs in what a vIOMMU and its vDEVICEs hold and find. */
+import type { IommufdCallbacks, IommufdViommu } from '../../driver/iommu/ops.ts';
+import type { Bug, BugParts, Replaceable } from './bug.ts';
+
+/** Wraps what the core offers the driver with each vIOMMU. */
+const finding =
+  (wrap: (callbacks: IommufdCallbacks, viommu: IommufdViommu) => Partial<IommufdCallbacks>) =>
+  ({ driver }: BugParts): void => {
+    const { vmidPolicy: base } = driver;
+    driver.vmidPolicy = {
+      ...base,
+      vsmmuInit: (vsmmu) => {
+        base.vsmmuInit(vsmmu);
+        const callbacks: Replaceable<IommufdCallbacks> = vsmmu.viommu.callbacks;
+        Object.assign(callbacks, wrap({ ...callbacks }, vsmmu.viommu));
+      },
+    };
+  };
+
+/** Bugs of this family. */
+export const HANDLE_BUGS: readonly Bug[] = [
+  {
+    name: 'vsid-left-behind',
+    story:
+      'A vDEVICE is destroyed and its vSID still finds the device: commands of the VM reach a stream that is no longer its own.',
+    apply: finding((base) => {
+      const seen = new Map<bigint, ReturnType<IommufdCallbacks['findDev']>>();
+      return {
+        findDev: (viommu, virtId) => {
+          const dev = base.findDev(viommu, virtId) ?? seen.get(virtId);
+          seen.set(virtId, dev);
+          return dev;
+        },
+      };
+    }),
+  },
+  {
+    name: 'vsid-not-found',
+    story: 'Of two vDEVICEs of a vIOMMU only the one with vSID 0 is found: the key of the map is truncated.',
+    apply: finding((base) => ({
+      findDev: (viommu, virtId) => (virtId === 0n ? base.findDev(viommu, virtId) : undefined),
+    })),
+  },
+];

@@ -1,0 +1,22 @@
+/** The bug zoo: bugs that were made, or nearly made, each put into the shipped driver by wrapping its parts. */
+import { ATS_BUGS, QUIRK_BUGS } from './ats.ts';
+import type { Bug } from './bug.ts';
+import { ENTRY_BUGS } from './entries.ts';
+import { HANDLE_BUGS } from './handles.ts';
+import { INVALIDATION_BUGS } from './invalidation.ts';
+import { TEARDOWN_BUGS } from './teardown.ts';
+import { VMID_BUGS } from './vmid.ts';
+
+export * from './bug.ts';
+export * from './hunt.ts';
+
+/** All bugs, family by family. */
+export const ZOO: readonly Bug[] = [
+  ...VMID_BUGS,
+  ...TEARDOWN_BUGS,
+  ...INVALIDATION_BUGS,
+  ...ENTRY_BUGS,
+  ...HANDLE_BUGS,
+  ...ATS_BUGS,
+  ...QUIRK_BUGS,
+];
