@@ -103,8 +103,8 @@ describe('stage 1', () => {
         const b = Object.fromEntries(NAMES.map((name, i) => [name, bits[i]])) as unknown as Stage1Bits;
         // PAN of a regime with one level, and EPAN without PAN, decide nothing: once is enough.
         if ((one && b.PAN + b.EPAN + b.PXNTable > 0) || (b.EPAN === 1 && b.PAN === 0)) continue;
-      // The E2H regime differs in nothing that these two bits decide.
-      if (E2H && b.HAD + b.DBM > 0) continue;
+        // The E2H regime differs in nothing that these two bits decide.
+        if (E2H && b.HAD + b.DBM > 0) continue;
         lab.cd({ TTB0: root >> 4n, WXN: b.WXN, PAN: b.PAN, EPAN: b.EPAN, HAD0: b.HAD, HA: b.HD, HD: b.HD }, cdAt);
         const leaf = page.encode({
           Valid: 1,
