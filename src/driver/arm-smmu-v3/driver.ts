@@ -193,6 +193,11 @@ export class ArmSmmuDriver implements IommuOps {
     this.#smmus.delete(name);
   }
 
+  /** The machine goes down: the SMMU is switched off and nothing else (`arm_smmu_device_shutdown`). @throws KernelError ENODEV, ETIMEDOUT */
+  shutdown(name: string): void {
+    disableSmmu(this.smmu(name));
+  }
+
   #label(kind: string): string {
     const serial = (this.#serials.get(kind) ?? 0) + 1;
     this.#serials.set(kind, serial);

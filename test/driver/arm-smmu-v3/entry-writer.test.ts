@@ -227,3 +227,61 @@ describe('entry writer, any pair of STEs', () => {
     );
   });
 });
+
+/** Any CD whose bits are few enough that pairs often agree in whole words. */
+const anyCd = fc
+  .record({
+    V: fc.integer({ min: 0, max: 1 }),
+    EPD0: fc.integer({ min: 0, max: 1 }),
+    T0SZ: fc.constantFrom(16, 25),
+    ASID: fc.integer({ min: 0, max: 2 }),
+    TTB0: fc.bigInt({ min: 0n, max: 2n }),
+    MAIR0: fc.constantFrom(0, 0xf404ff44),
+  })
+  .map((fields) => CD.encode(fields));
+
+describe('hitless exactly when at most one 64-bit word that both entries use differs (linux-driver 8)', () => {
+  const check = (
+    from: Words,
+    to: Words,
+    used: (entry: Words) => Words,
+    safe: (from: Words, to: Words) => Words,
+    validOf: (entry: Words) => boolean,
+  ): void => {
+    const [usedFrom, usedTo, free] = [used(from), used(to), safe(from, to)];
+    const bits = from.map((word, i) => (word ^ (to[i] ?? 0)) & (usedFrom[i] ?? 0) & (usedTo[i] ?? 0) & ~(free[i] ?? 0));
+    const critical = toQwords(bits).filter((word) => word !== 0n).length;
+    const got = planEntryUpdate(from, to, used, safe);
+    const same = toQwords(from).every((word, i) => word === toQwords(to)[i]);
+    expect(got.hitless).toBe(same || (critical <= 1 && validOf(from) && validOf(to)));
+    if (critical > 1) {
+      expect(got.steps).toHaveLength(3);
+      expect(got.steps[0]?.writes).toEqual([{ qword: 0, value: 0n }]);
+    } else if (critical === 0) expect(got.steps.length).toBe(same ? 0 : 1);
+    for (const { writes } of got.steps) expect(writes.length).toBeGreaterThan(0);
+  };
+
+  test('STEs', () => {
+    fc.assert(
+      fc.property(anySte, anySte, (from, to) =>
+        check(from, to, linuxSteUsed, linuxSteSafe, (ste) => STE.num(ste, 'V') === 1),
+      ),
+      { numRuns: 2000 },
+    );
+  });
+
+  test('CDs', () => {
+    fc.assert(
+      fc.property(anyCd, anyCd, (from, to) =>
+        check(
+          from,
+          to,
+          linuxCdUsed,
+          () => CD.zero(),
+          (cd) => CD.num(cd, 'V') === 1,
+        ),
+      ),
+      { numRuns: 1000 },
+    );
+  });
+});

@@ -188,6 +188,15 @@ describe('devices (linux-driver 3)', () => {
     expect(bench.machine.endpoint('a').write(0x6000_0000n, Uint8Array.of(1)).status).toBe('ok');
   });
 
+  test('shutdown writes CR0=0 and nothing else (linux-driver 2)', () => {
+    const bench = rig([{ name: 'a', streamIds: [3] }], linuxNesting).boot();
+    const points: string[] = [];
+    bench.kernel.onPoint((point) => points.push(point));
+    bench.driver.shutdown('smmu0');
+    expect(points.filter((point) => point.startsWith('mmio:'))).toEqual(['mmio:reset:CR0', 'mmio:reset:CR0ACK']);
+    expect(bench.machine.bus.readl(BASE + 0x20n)).toBe(0);
+  });
+
   test('released, everything comes back', () => {
     const bench = rig([{ name: 'a', streamIds: [3], ssidBits: 12 }], linuxNesting).boot();
     bench.core.releaseDevice(bench.device('a'));
