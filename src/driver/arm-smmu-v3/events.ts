@@ -164,6 +164,16 @@ const GERROR_TEXT = {
   MSI_CMDQ_ABT_ERR: 'CMDQ MSI write aborted',
 } as const;
 
+/** An interrupt handler has nobody to give an error to: a failing SMMU that does not switch off is logged. */
+function switchOff(smmu: Smmu): void {
+  try {
+    disableSmmu(smmu);
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error;
+    smmu.kernel.log('err', error.message);
+  }
+}
+
 /** Reads and acknowledges global errors (`arm_smmu_gerror_handler`). Takes no lock: it runs inside polls. */
 export function handleGlobalErrors(smmu: Smmu): void {
   const { kernel } = smmu;
@@ -174,7 +184,7 @@ export function handleGlobalErrors(smmu: Smmu): void {
   kernel.log('warn', `${smmu.name}: unexpected global error reported (0x${active.toString(16).padStart(8, '0')})`);
   if ((active & GERROR.bit('SFM_ERR')) !== 0) {
     kernel.log('err', `${smmu.name}: device has entered Service Failure Mode!`);
-    disableSmmu(smmu);
+    switchOff(smmu);
   }
   for (const [name, text] of Object.entries(GERROR_TEXT))
     if ((active & GERROR.bit(name as keyof typeof GERROR_TEXT)) !== 0) kernel.log('warn', `${smmu.name}: ${text}`);
