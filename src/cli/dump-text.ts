@@ -157,19 +157,17 @@ function tagLines({ vmids, asids }: Inspection, paint: Paint): string[] {
 
 /** A dump as lines of text, problems first. all: every mapped range. */
 export function dumpLines(one: Inspection, all: boolean, paint: Paint): string[] {
-  const lines = [...titleLines(one, paint), ...problemLines(one, paint)];
-  const streams = streamRows(one);
-  if (streams.length > 0) {
-    const head: Row = { cells: ['sid', 'Config', 'S1ContextPtr', 'CDs', 'VMID', 'S2TTB', 'ATS'], style: 'dim' };
-    lines.push('', ...tableLines([head, ...streams], paint, INDENT));
-  }
-  const cds = cdRows(one);
-  if (cds.length > 0) {
-    const head: Row = { cells: ['sid', 'ssid', 'CD at', 'ASID', 'TTB0', 'input', 'TTB1', 'input'], style: 'dim' };
-    lines.push('', ...tableLines([head, ...cds], paint, INDENT));
-  }
-  lines.push(...tagLines(one, paint));
-  lines.push(...one.queues.flatMap((queue) => queueLines(queue, paint)));
-  lines.push(...one.tables.flatMap((table) => tableDumpLines(table, all, paint)));
-  return lines;
+  const streamHead: Row = { cells: ['sid', 'Config', 'S1ContextPtr', 'CDs', 'VMID', 'S2TTB', 'ATS'], style: 'dim' };
+  const cdHead: Row = { cells: ['sid', 'ssid', 'CD at', 'ASID', 'TTB0', 'input', 'TTB1', 'input'], style: 'dim' };
+  const entries = (head: Row, rows: readonly Row[]): string[] =>
+    rows.length === 0 ? [] : ['', ...tableLines([head, ...rows], paint, INDENT)];
+  return [
+    ...titleLines(one, paint),
+    ...problemLines(one, paint),
+    ...entries(streamHead, streamRows(one)),
+    ...entries(cdHead, cdRows(one)),
+    ...tagLines(one, paint),
+    ...one.queues.flatMap((queue) => queueLines(queue, paint)),
+    ...one.tables.flatMap((table) => tableDumpLines(table, all, paint)),
+  ];
 }

@@ -40,8 +40,11 @@ const GAP = '  ';
 
 /** Lines of a table. Columns are as wide as their widest cell; the last one is wrapped at the end of the line. */
 export function tableLines(rows: readonly Row[], paint: Paint, indent = ''): string[] {
-  const columns = Math.max(0, ...rows.map(({ cells }) => cells.length));
-  const widths = Array.from({ length: columns }, (_, i) => Math.max(...rows.map(({ cells }) => cells[i]?.length ?? 0)));
+  // A table may have more rows than a call has arguments.
+  const widths: number[] = [];
+  for (const { cells } of rows)
+    for (const [i, { length }] of cells.entries()) widths[i] = Math.max(widths[i] ?? 0, length);
+  const columns = widths.length;
   const before = indent.length + widths.slice(0, -1).reduce((sum, width) => sum + width + GAP.length, 0);
   const last = Math.max(20, COLUMNS - before);
   return rows.flatMap(({ cells, style }) => {

@@ -2,7 +2,7 @@
 import { type Caps, capsOf } from '../../spec/caps.ts';
 import { CD } from '../../spec/cd.ts';
 import type { Words } from '../../spec/layout.ts';
-import { cdContext } from '../../spec/legality/cd.ts';
+import { type CdContext, cdContext } from '../../spec/legality/cd.ts';
 import { CR2 } from '../../spec/registers/control.ts';
 import { STE } from '../../spec/ste.ts';
 import { s1Enabled, s2Enabled } from '../../spec/stream-world.ts';
@@ -81,8 +81,34 @@ export function capsFromRegisters(registers: Registers): Caps | undefined {
   return capsOf({ IDR0, IDR1, IDR3, IDR5, IDR6: value('IDR6'), AIDR: value('AIDR'), MPAMIDR: value('MPAMIDR') });
 }
 
+/** Records that {@link RecordCache} remembers. */
+const REMEMBERED = 1 << 14;
+
+/** Decodes records; equal ones, of which tables are full, once. */
+export class RecordCache {
+  readonly #known = new Map<string, Decoded>();
+
+  /** The record of some words. context: what else decides what it means. */
+  decode(kind: 'ste' | 'cd', words: Words, caps: Caps | undefined, context?: CdContext): Decoded {
+    const key = `${words.join()} ${context === undefined ? '' : JSON.stringify(context)}`;
+    const known = this.#known.get(key);
+    if (known !== undefined) return known;
+    if (this.#known.size === REMEMBERED) this.#known.clear();
+    const made = { record: decode(kind, words, { caps, cdContext: context }), words: hexWords(words) };
+    this.#known.set(key, made);
+    return made;
+  }
+}
+
+/** A decoded record and its words. */
+interface Decoded {
+  readonly record: DecodedRecord;
+  readonly words: readonly string[];
+}
+
 /** What entries are decoded with, and where their problems go. */
 export interface Looking {
+  readonly records: RecordCache;
   readonly memory: ImageMemory;
   readonly caps: Caps | undefined;
   readonly e2h: boolean;
@@ -92,16 +118,16 @@ export interface Looking {
 
 /** The CDs among what a scan found; their problems are kept. */
 export function cdsOfScan(looking: Looking, sid: number, ste: Words, scan: Iterable<Found>): DumpCd[] {
-  const { caps, e2h, all, problems } = looking;
+  const { records, caps, e2h, all, problems } = looking;
   const cds: DumpCd[] = [];
   // Without a known SMMU, all that the STE's own bits say of the stream is taken.
   const context = cdContext(ste, caps ?? { S1P: true, Hyp: true }, e2h);
   for (const found of scan) {
     if ('problem' in found) problems.push(found.problem);
     else if (all || CD.num(found.words, 'V') === 1) {
-      const cd = decode('cd', found.words, { caps, cdContext: context });
+      const { record: cd, words } = records.decode('cd', found.words, caps, context);
       problems.push(...cd.problems.map((problem) => ({ ...problem, sid, ssid: found.id })));
-      cds.push({ ssid: found.id, pa: hex(found.pa), cd, words: hexWords(found.words) });
+      cds.push({ ssid: found.id, pa: hex(found.pa), cd, words });
     }
   }
   return cds;
@@ -130,7 +156,8 @@ export function dump(memory: ImageMemory, registers: Registers, options: DumpOpt
   const all = options.all === true;
   const e2h = e2hOf(registers);
   const problems: DumpProblem[] = [];
-  const looking = { memory, caps, e2h, all, problems };
+  const records = new RecordCache();
+  const looking = { records, memory, caps, e2h, all, problems };
   const streams: DumpStream[] = [];
   for (const found of scanStreamTable(memory, table, all)) {
     if ('problem' in found) {
@@ -140,10 +167,10 @@ export function dump(memory: ImageMemory, registers: Registers, options: DumpOpt
     const { id: sid, words } = found;
     const valid = STE.num(words, 'V') === 1;
     if (!all && (!valid || isDefaultSte(words))) continue;
-    const ste = decode('ste', words, { caps });
-    problems.push(...ste.problems.map((problem) => ({ ...problem, sid })));
+    const { record: ste, words: shown } = records.decode('ste', words, caps);
+    for (const problem of ste.problems) problems.push({ ...problem, sid });
     const cds = valid && s1Enabled(words) ? { cds: cdsOf(looking, sid, words) } : {};
-    streams.push({ sid, pa: hex(found.pa), ste, words: hexWords(words), ...cds });
+    streams.push({ sid, pa: hex(found.pa), ste, words: shown, ...cds });
   }
   const { format, base, log2size, split } = table;
   return {

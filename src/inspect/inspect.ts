@@ -15,6 +15,7 @@ import {
   type DumpStream,
   dump,
   e2hOf,
+  RecordCache,
 } from './dump.ts';
 import type { ImageMemory } from './memory.ts';
 import { addressOf, ImageModel } from './model.ts';
@@ -81,7 +82,7 @@ function nestedCds(
   const table = cdTableOf(ste, caps);
   const total = 2 ** table.log2size;
   const budget = new Budget();
-  const looking = { memory, caps, e2h: e2hOf(registers), all, problems };
+  const looking = { records: new RecordCache(), memory, caps, e2h: e2hOf(registers), all, problems };
   const cds: DumpCd[] = [];
   const leaf = table.leaf === undefined ? 0 : 2 ** table.leaf;
   for (let index = 0; index < total; index += CDS_PER_PAGE) {

@@ -5,6 +5,7 @@ import { gunzipSync } from 'node:zlib';
 import { z } from 'zod';
 import { count, InputError } from './error.ts';
 import { type ByteSource, bufferSource, ImageMemory } from './memory.ts';
+import { registerNamed } from './registers.ts';
 
 /** Largest image that is unpacked into memory, in bytes. Plain files are read piece by piece and may be larger. */
 export const MAX_UNPACKED = 2 ** 30;
@@ -116,7 +117,7 @@ export function readManifest(path: string): Manifest {
   }
   const common = parsed.data.registers ?? {};
   const named = (registers: Record<string, bigint> | undefined): ReadonlyMap<string, bigint> =>
-    new Map(Object.entries({ ...common, ...registers }));
+    new Map(Object.entries({ ...common, ...registers }).map(([key, value]) => [registerNamed(key) ?? key, value]));
   const phases = parsed.data.phases?.map(({ phase, registers, dumps }) => ({
     phase,
     registers: named(registers),

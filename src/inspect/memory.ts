@@ -136,7 +136,7 @@ export class ImageMemory {
     return read === undefined ? undefined : wordsOf(read);
   }
 
-  /** The parts of an address range: present ones in chunks, and the gaps between them, in order. */
+  /** The parts of an address range: present ones, images without a gap between them as one, and the gaps, in order. */
   *parts(
     pa: bigint,
     length: bigint,
@@ -149,7 +149,12 @@ export class ImageMemory {
       if (start > from) yield { pa: from, length: start - from, present: false };
       if (segment === undefined || start >= limit) return;
       from = greater(from, start);
-      const stop = lesser(end(segment), limit);
+      let last = segment;
+      for (let next = this.#segments[at + 1]; next?.base === end(last); next = this.#segments[at + 1]) {
+        last = next;
+        at++;
+      }
+      const stop = lesser(end(last), limit);
       yield { pa: from, length: stop - from, present: true };
       from = stop;
     }

@@ -230,6 +230,29 @@ describe('tables [IHI 0070 3.3.1, 3.3.2]', () => {
 });
 
 describe('images', () => {
+  test('an STE that one image begins and the next one ends is read as one', () => {
+    const bytes = bytesOf([...ZERO, ...STE(0x44a17000n)]);
+    const split = memory([
+      [0x40000000n, bytes.subarray(0, 72)],
+      [0x40000048n, bytes.subarray(72)],
+      [0x44a17000n, bytesOf(CD)],
+    ]);
+    const found = dump(split, registers({ STRTAB_BASE: 0x40000000n, STRTAB_BASE_CFG: 1n }));
+    expect(found.problems).toEqual([]);
+    expect(found.streams.map(({ sid, words }) => [sid, words[0]])).toEqual([[1, '0x44a1700b']]);
+  });
+
+  test('registers of a manifest go by their names in any case, and with the prefix of a driver', () => {
+    const path = join(scratch, 'names.json');
+    const named = { strtab_base: '0X40000000', ARM_SMMU_STRTAB_BASE_CFG: 1, SMMU_IDR0: { value: '0xd44101a' } };
+    writeFileSync(path, JSON.stringify({ registers: named, dumps: [] }));
+    expect([...(readManifest(path).phases[0]?.registers ?? [])]).toEqual([
+      ['STRTAB_BASE', 0x40000000n],
+      ['STRTAB_BASE_CFG', 1n],
+      ['IDR0', 0xd44101an],
+    ]);
+  });
+
   test('two images may share bytes that agree', () => {
     const both = memory([
       [0n, Uint8Array.of(1, 2, 3, 4)],

@@ -76,6 +76,12 @@ test('drawings carry tooltips, tables their filter, VMIDs their graph', () => {
   expect(PAGES.walk).toContain('stage 1 level 3');
 });
 
+test('a link to a stream opens what it leads to', () => {
+  expect(PAGES.dump).toContain('<a href="#streams-0-0x28">');
+  expect(PAGES.dump).toContain('<details id="streams-0-0x28">');
+  expect(PAGES.dump).toContain("addEventListener('hashchange'");
+});
+
 test('text from outside is escaped', () => {
   expect(escapeHtml('<a href="x">&\'')).toBe('&lt;a href=&quot;x&quot;&gt;&amp;&#39;');
   expect(html`<p>${'<script>'}</p>`.text).toBe('<p>&lt;script&gt;</p>');

@@ -63,7 +63,7 @@ export function recordMarkup(record: DecodedRecord, bits: number): Markup {
     value,
     ignored === true ? `ignored; ${meaning}` : meaning,
   ]);
-  return html`<p><strong>${record.name}</strong>: ${record.summary}</p>
+  return html`<p>${record.summary.startsWith(record.name) ? '' : html`<strong>${record.name}</strong>: `}${record.summary}</p>
 ${record.problems.map(({ rule, section, message }) => html`<p class="bad">${message} [${rule}, ${section}]</p>`)}
 ${bitDrawing(record, bits)}${table(['bits', 'field', 'value', 'meaning'], rows)}`;
 }

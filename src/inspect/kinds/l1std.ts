@@ -9,7 +9,7 @@ const L1STD_MEANINGS: Meanings = {
   Span: (view) => {
     const span = view.num('Span');
     if (span === 0) return 'no STEs: C_BAD_STREAMID';
-    return span > 11 ? 'reserved, behaves as 0: C_BAD_STREAMID' : `${2 ** (span - 1)} STEs`;
+    return span > 11 ? 'reserved, behaves as 0: C_BAD_STREAMID' : span === 1 ? '1 STE' : `${2 ** (span - 1)} STEs`;
   },
 };
 
