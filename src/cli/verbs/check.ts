@@ -10,8 +10,10 @@ import { CaseError, LAB_PRESETS, type LabExtras, type LabPreset, POLICIES } from
 import { PROPERTIES } from '../../testing/properties/index.ts';
 import type { Property } from '../../testing/property.ts';
 import { configText, headline, storyLines } from '../../testing/story.ts';
+import { excluded, HUNT_RUNS, type Hunt, hunt, infected } from '../../testing/zoo/index.ts';
 import { CliError } from '../error.ts';
 import { COLUMNS, type Io, type Verb } from '../io.ts';
+import { loadBugs } from '../load-bug.ts';
 import { loadDriver } from '../load-driver.ts';
 import { loadScenario } from '../load-scenario.ts';
 import { COMMON, choice, flag, number, readArgs, text, type Values } from '../options.ts';
@@ -43,11 +45,13 @@ What an option does not fix is drawn. Run i depends on the seed and i alone.
   --schedule S       eager or seeded
   --shard I/N        only runs I, I+N, I+2N ... (I counts from 0)
   --driver FILE      try the IOMMU driver that this module exports (docs/drivers.md)
+  --bug NAME         put a bug of the zoo into the driver and find it: a name, a module's file
+                     (docs/bugs.md), or all; ${HUNT_RUNS} runs, the properties taking turns
   --replay FILE      run this scenario under the properties instead of drawing
   --out DIR          where failing cases are saved; default: the current directory
   --json             as JSON
 
-Exit code: 0; 1 if a property is broken; 2 for bad input.
+Exit code: 0; 1 if a property is broken; 2 for bad input. With --bug all: 0 if every bug was found.
 Examples: smmulab check s2vmid-owned --policy at-attach --runs 1000 --seed 7
           smmulab check --driver examples/my-driver.mjs
 `;
@@ -63,6 +67,7 @@ const OPTIONS = {
   'max-ops': { type: 'string' },
   shard: { type: 'string' },
   driver: { type: 'string' },
+  bug: { type: 'string' },
   replay: { type: 'string' },
   out: { type: 'string' },
 } as const;
@@ -145,7 +150,7 @@ function show(property: Property, seed: number, found: FoundCase, run: RunResult
       ...wrap(headline(property.name, found.case, run, found.drawnOps), COLUMNS),
       ...wrap(configText(found.case.config), COLUMNS - 2).map((line) => `  ${line}`),
       ...storyLines(run),
-      `replay: smmulab check --replay ${file}${driver}`,
+      `replay: smmulab check --replay ${file}${driver}${given.bug === undefined ? '' : ` --bug ${given.bug}`}`,
     ],
     data,
     file,
@@ -156,6 +161,7 @@ function show(property: Property, seed: number, found: FoundCase, run: RunResult
 interface Given {
   readonly out: string;
   readonly driver: string | undefined;
+  readonly bug: string | undefined;
   readonly extras: LabExtras;
 }
 
@@ -231,6 +237,64 @@ function campaign(values: Values, names: readonly string[], given: Given, io: Io
 const replayed = (names: readonly string[], scenario: Scenario, foreign: boolean): readonly Property[] =>
   propertiesOf(names.length > 0 ? names : (scenario.properties ?? []), foreign);
 
+/** One line for each bug of the zoo, or the shrunk case of the one that was asked for. */
+async function bugs(values: Values, names: readonly string[], wanted: string, given: Given, io: Io): Promise<number> {
+  const seed = Number(number(values, 'seed', 0n, 0xffffffffn) ?? 1n);
+  const runs = Number(number(values, 'runs', 1n, 100_000_000n) ?? BigInt(HUNT_RUNS));
+  if (text(values, 'shard') !== undefined) throw new CliError('--shard and --bug: a hunt ends with the first catch');
+  const options = { seed, runs, fixed: fixedOf(values), properties: propertiesOf(names, false) };
+  const json = flag(values, 'json');
+  const all = wanted === 'all';
+  const hunts: Hunt[] = [];
+  for (const bug of await loadBugs(wanted)) {
+    if (all && excluded(bug, options.fixed)) continue;
+    hunts.push(hunt(bug, options));
+    if (all) io.err(`${bug.name}: ${hunts.at(-1)?.catch === null ? 'not found' : 'found'}\n`);
+  }
+  if (hunts.length === 0) throw new CliError('--bug all: no bug exists where the options say');
+  const shown = hunts.flatMap(({ bug, catch: caught }) => {
+    if (all || caught === null) return [];
+    const { property, found } = caught;
+    const extras = infected(bug);
+    return [show(property, seed, found, runCase(property, found.case, { extras }), { ...given, bug: wanted })];
+  });
+  if (json) {
+    const entries = hunts.map(({ bug, runs, catch: caught }) => ({
+      name: bug.name,
+      found: caught !== null,
+      by: caught === null ? null : byText(caught),
+      runs,
+      ops: caught === null ? null : caught.found.case.steps.length,
+      ...(shown[0] === undefined ? {} : { case: shown[0].data, file: shown[0].file }),
+    }));
+    io.out(`${JSON.stringify({ seed, bugs: entries }, null, 2)}\n`);
+  } else if (all) io.out(`${tableLines(huntRows(hunts), painter(io.color)).join('\n')}\n`);
+  else
+    for (const { bug, runs } of hunts) {
+      const story = wrap(`${bug.name}: ${bug.story}`, COLUMNS);
+      io.out(`${[...story, '', ...(shown[0]?.lines ?? [`not found in ${runs} runs`])].join('\n')}\n`);
+    }
+  const found = hunts.every(({ catch: caught }) => caught !== null);
+  return found === all ? 0 : 1;
+}
+
+/** Property, and the rule if it is another name. */
+const byText = ({ property, found }: NonNullable<Hunt['catch']>): string =>
+  found.finding.rule === property.name ? property.name : `${property.name} ${found.finding.rule}`;
+
+const huntRows = (hunts: readonly Hunt[]): Row[] => [
+  { cells: ['bug', 'found by', 'runs', 'operations'], style: 'dim' },
+  ...hunts.map(
+    ({ bug, runs, catch: caught }): Row => ({
+      cells:
+        caught === null
+          ? [bug.name, 'not found', String(runs), '']
+          : [bug.name, byText(caught), String(runs), String(caught.found.case.steps.length)],
+      style: caught === null ? 'red' : undefined,
+    }),
+  ),
+];
+
 function replay(file: string, values: Values, names: readonly string[], given: Given, io: Io): number {
   for (const option of DRAWING)
     if (text(values, option) !== undefined) throw new CliError(`--${option} and --replay: the file says what is run`);
@@ -282,11 +346,19 @@ export const verb: Verb = {
     const driver = text(values, 'driver');
     const file = text(values, 'replay');
     try {
+      const bug = text(values, 'bug');
+      if (bug !== undefined && driver !== undefined)
+        throw new CliError('--bug and --driver: a bug is put into the shipped driver');
+      if (bug === 'all' && file !== undefined) throw new CliError('--bug all and --replay: name one bug');
+      const [first] = bug === undefined || file === undefined ? [] : await loadBugs(bug);
       const given: Given = {
         out: text(values, 'out') ?? '',
         driver,
-        extras: driver === undefined ? {} : { driver: await loadDriver(driver) },
+        bug,
+        extras:
+          first !== undefined ? infected(first) : driver === undefined ? {} : { driver: await loadDriver(driver) },
       };
+      if (bug !== undefined && file === undefined) return await bugs(values, positionals, bug, given, io);
       return file === undefined
         ? campaign(values, positionals, given, io)
         : replay(file, values, positionals, given, io);

@@ -48,6 +48,13 @@ function placeOf(bug: Bug, fixed: CaseOptions, turn: number): CaseOptions {
   };
 }
 
+/** Whether what is fixed leaves a bug no place to exist. */
+export function excluded(bug: Bug, { policy, preset }: CaseOptions): boolean {
+  const gone = <T>(given: T | undefined, from: readonly T[] | undefined): boolean =>
+    given !== undefined && from !== undefined && !from.includes(given);
+  return gone(policy === 'foreign' ? undefined : policy, bug.policies) || gone(preset, bug.presets);
+}
+
 /** Hunts a bug until a property catches it or all runs are made. @throws CaseError if the options exclude the bug */
 export function hunt(bug: Bug, options: HuntOptions): Hunt {
   const { properties, runs, fixed = {} } = options;
