@@ -230,7 +230,7 @@ describe('the built executable', () => {
   let executable = '';
   beforeAll(() => {
     executable = buildExecutable();
-  });
+  }, 120_000);
   const smmulab = (argv: readonly string[], input = '') =>
     spawnSync(process.execPath, [executable, ...argv], { input, encoding: 'utf8' });
 
