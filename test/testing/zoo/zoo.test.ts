@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { PROPERTIES } from '../../../src/testing/properties/index.ts';
 import { hunt, ZOO } from '../../../src/testing/zoo/index.ts';
 
-/** Bugs that a short hunt finds; docs/bugs.md names those that take longer. */
+/** Bugs that a short hunt finds, each in a second or so. */
 const QUICK = [
   's2-vmid-leaks',
   'nested-ste-vmid-0',
