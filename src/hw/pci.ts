@@ -1,6 +1,5 @@
 /** PCI configuration space of the functions of a machine. */
 import type { Words } from '../../spec/layout.ts';
-import { PCI_CONFIG_BYTES, PCI_TYPE0 } from '../../spec/pci-header.ts';
 import {
   PCI_ATS,
   PCI_CAP_CONTROL,
@@ -11,6 +10,7 @@ import {
   PCI_PRI_ALLOCATION,
   PCI_PRI_CAPACITY,
 } from '../../spec/pci-capabilities.ts';
+import { PCI_CONFIG_BYTES, PCI_TYPE0 } from '../../spec/pci-header.ts';
 
 /** The word of a one-word record. */
 const onlyWord = (words: Words): number => words[0] ?? 0;
