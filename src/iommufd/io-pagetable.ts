@@ -99,6 +99,7 @@ export class IoPageTable {
   readonly #reserved = new ReservedRanges();
   readonly #iovaLock: Lock;
   readonly #domainsLock: Lock;
+  #domainReaders = 0;
 
   constructor(kernel: Kernel, maxAutoAlignment: bigint) {
     this.kernel = kernel;
@@ -110,6 +111,27 @@ export class IoPageTable {
   /** Runs `body` while no area can come or go (iova_rwsem). */
   locked<T>(body: () => T): T {
     return this.kernel.withLock(this.#iovaLock, body);
+  }
+
+  /** Runs `body`, as others may, while no domain can come or go (domains_rwsem, held for reading). */
+  #whileDomainsStay<T>(body: () => T): T {
+    this.kernel.withLock(this.#domainsLock, () => {
+      this.#domainReaders++;
+    });
+    try {
+      return body();
+    } finally {
+      this.#domainReaders--;
+    }
+  }
+
+  /** Runs `body`, which adds or removes a domain, alone (domains_rwsem, held for writing). */
+  #changingDomains<T>(body: () => T): T {
+    return this.kernel.withLock(this.#domainsLock, () => {
+      // One CPU: the reader is an outer call, which will not end before this one.
+      if (this.#domainReaders > 0) throw new Error('deadlock: iommufd:domains is held for reading');
+      return body();
+    });
   }
 
   /** What may be mapped: the complement of the reserved ranges. */
@@ -216,7 +238,7 @@ export class IoPageTable {
     const made: IoptArea[] = [];
     try {
       const start = this.#allocAreas(pieces, length, iova, prot, made);
-      this.kernel.withLock(this.#domainsLock, () => this.#fillAreas(pieces, made));
+      this.#whileDomainsStay(() => this.#fillAreas(pieces, made));
       return start;
     } catch (error) {
       for (const area of made) this.areas.remove(area);
@@ -305,21 +327,34 @@ export class IoPageTable {
    * @throws KernelError EBUSY, ENOENT (an area lies only partly inside), EDEADLOCK; areas below are gone by then
    */
   unmap(start: bigint, last: bigint): bigint {
-    let bytes = 0n;
-    for (let area = this.areas.first(start, last); area !== undefined; area = this.areas.first(start, last)) {
+    for (let bytes = 0n; ; ) {
+      const step = this.#whileDomainsStay(() => this.#unmapFirst(start, last));
+      if (step === undefined) return bytes;
+      if (typeof step === 'bigint') bytes += step;
+      else this.#notifyUnmap(step);
+    }
+  }
+
+  /** Unmaps the lowest area of a range. @returns its bytes, the area if accesses pin it, undefined if there is none */
+  #unmapFirst(start: bigint, last: bigint): bigint | IoptArea | undefined {
+    const found = this.locked(() => {
+      const area = this.areas.first(start, last);
+      if (area === undefined) return undefined;
       const { pages } = area;
       if (pages === null) fail('EBUSY', `${hex(area)} is being mapped or unmapped`);
       if (area.numLocks > 0) fail('EBUSY', `${hex(area)} is locked by a HW_QUEUE`);
       if (area.start < start || area.last > last) fail('ENOENT', `${hex(area)} lies only partly in the range`);
-      if (area.numAccesses > 0) this.#notifyUnmap(area);
+      if (area.numAccesses > 0) return { area, pages: null };
       area.pages = null;
-      const gone = area;
-      this.kernel.withLock(this.#domainsLock, () => unfillDomains(this, gone, pages));
-      this.kernel.withLock(this.#iovaLock, () => this.areas.remove(gone));
-      pages.put();
-      bytes += area.length;
-    }
-    return bytes;
+      return { area, pages };
+    });
+    if (found === undefined) return undefined;
+    const { area, pages } = found;
+    if (pages === null) return area;
+    unfillDomains(this, area, pages);
+    this.locked(() => this.areas.remove(area));
+    pages.put();
+    return area.length;
   }
 
   #notifyUnmap(area: IoptArea): void {
@@ -355,7 +390,7 @@ export class IoPageTable {
   addDomain(domain: IommuDomain): void {
     const alignment = max(DomainList.pageSize(domain), this.iovaAlignment);
     if (alignment > PAGE_SIZE) fail('EINVAL', 'the domain cannot map single pages of this kernel');
-    this.kernel.withLock(this.#domainsLock, () =>
+    this.#changingDomains(() =>
       this.kernel.withLock(this.#iovaLock, () => {
         if (alignment !== this.iovaAlignment) this.#checkAlignment(alignment);
         try {
@@ -376,7 +411,7 @@ export class IoPageTable {
 
   /** Empties a domain and lets it go. Kernel: iopt_table_remove_domain(). */
   removeDomain(domain: IommuDomain): void {
-    this.kernel.withLock(this.#domainsLock, () => {
+    this.#changingDomains(() => {
       this.domains.remove(domain);
       unfillDomain(this, domain);
       this.removeReserved(domain);

@@ -63,6 +63,9 @@ const ERROR_TEXT: Readonly<Record<number, string>> = {
 /** Outer and inner shareability and attributes of a CMD_SYNC's MSI: normal, write-back (kernel: MSH=ISH, OIWB). */
 const SYNC_ATTRIBUTES = { MSH: 'ISH', MSIAttr: 'OWB_IWB' } as const;
 
+/** No index: the queue stayed full. */
+const TIMED_OUT = -1;
+
 /**
  * A ring of commands (`struct arm_smmu_cmdq`, `arm_smmu_cmdq_issue_cmdlist`). One CPU here, so lists never interleave.
  */
@@ -134,16 +137,18 @@ export class CommandQueue implements CommandSink {
   issue(commands: readonly Words[], sync: boolean): boolean {
     let list = commands;
     if (this.#backlog.length > 0) {
-      if (!this.#send(this.#backlog, false)) return this.#defer(commands, sync);
+      const backlog = this.#backlog;
       this.#backlog = [];
+      if (this.#send(backlog, false) === TIMED_OUT) return this.#defer([...backlog, ...commands], sync);
     }
     // Batches hold 64 at most; a longer list is cut so that it fits a small ring.
     while (list.length > this.#entries - 1) {
-      if (!this.#send(list.slice(0, this.#entries - 1), false)) return this.#defer(list, sync);
+      if (this.#send(list.slice(0, this.#entries - 1), false) === TIMED_OUT) return this.#defer(list, sync);
       list = list.slice(this.#entries - 1);
     }
-    if (!this.#send(list, sync)) return this.#defer(list, sync);
-    return sync ? this.#waitForSync() : true;
+    const end = this.#send(list, sync);
+    if (end === TIMED_OUT) return this.#defer(list, sync);
+    return sync ? this.#waitForSync(end) : true;
   }
 
   #defer(commands: readonly Words[], sync: boolean): boolean {
@@ -153,16 +158,18 @@ export class CommandQueue implements CommandSink {
     return false;
   }
 
-  #send(commands: readonly Words[], sync: boolean): boolean {
+  /** @returns PROD after the list, which others may have moved on since; or {@link TIMED_OUT} */
+  #send(commands: readonly Words[], sync: boolean): number {
     const n = commands.length + (sync ? 1 : 0);
-    if (n === 0) return true;
-    if (!this.#room(n) && !this.#kernel.poll('cmdq:space', () => this.#readCons() && this.#room(n))) return false;
+    if (n === 0) return this.#prod;
+    if (!this.#room(n) && !this.#kernel.poll('cmdq:space', () => this.#readCons() && this.#room(n))) return TIMED_OUT;
     for (const command of commands) this.#put(command);
     if (sync) this.#put(this.#syncCommand());
     // Entries, and the structures they are about, before the index that makes hardware read them.
+    const end = this.#prod;
     this.#kernel.dmaWmb('cmdq:entries');
     this.#kernel.write32Relaxed('cmdq:prod', this.#setup.prodReg, this.#prod);
-    return true;
+    return end;
   }
 
   /** This queue's CMD_SYNC for the next slot (`arm_smmu_cmdq_build_sync_cmd`). */
@@ -206,8 +213,8 @@ export class CommandQueue implements CommandSink {
     return true;
   }
 
-  #waitForSync(): boolean {
-    const target = this.#prod;
+  /** Waits for the CMD_SYNC that ends at PROD index `target`. */
+  #waitForSync(target: number): boolean {
     const slotLo = (this.#baseLo + this.#offset(target - 1)) >>> 0;
     const { bus } = this.#kernel;
     const msi = this.#setup.signal === 'SIG_IRQ';
