@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { KernelError } from '../../src/driver/kernel.ts';
 import type { DeviceObject } from '../../src/iommufd/index.ts';
-import { Lab, RW, VSTE } from './lab.ts';
+import { FILE, Lab, RW, VSTE } from './lab.ts';
 
 /** Everything that a leak would show in. */
 function snapshot(lab: Lab): unknown {
@@ -108,6 +108,29 @@ const PATHS: readonly Path[] = [
       return lab.mapped();
     },
     call: (lab, ids, more) => lab.ctx.replace(deviceOf(lab, ids), more),
+  },
+  {
+    name: 'IOAS_IOVA_RANGES',
+    call: ({ ctx }, { ioas }) => ctx.ioasIovaRanges({ ioas_id: ioas, num_iovas: 4, allowed_iovas: RW }),
+  },
+  {
+    name: 'IOAS_MAP_FILE',
+    call: ({ ctx }, { ioas }) => ctx.ioasMapFile({ ioas_id: ioas, flags: 7, fd: FILE, length: 0x4000n, iova: 0n }),
+  },
+  { name: 'OPTION', call: ({ ctx }, { ioas }) => ctx.option({ option_id: 1, op: 1, object_id: ioas }) },
+  {
+    name: 'VFIO_IOAS',
+    setUp: ({ ctx }, { ioas }) => {
+      ctx.vfioIoasOp({ op: 1, ioas_id: ioas });
+      return ioas;
+    },
+    call: ({ ctx }) => ctx.vfioIoasOp({}),
+  },
+  { name: 'IOAS_CHANGE_PROCESS', bare: true, call: ({ ctx }) => ctx.ioasChangeProcess() },
+  {
+    name: 'HWPT_SET_DIRTY_TRACKING',
+    setUp: ({ ctx }, { dev, ioas }) => ctx.hwptAlloc({ dev_id: dev, pt_id: ioas, flags: 2 }).out_hwpt_id,
+    call: ({ ctx }, _ids, hwpt) => ctx.hwptSetDirtyTracking({ hwpt_id: hwpt, flags: 1 }),
   },
   {
     name: 'mmap',
