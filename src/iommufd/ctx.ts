@@ -65,7 +65,7 @@ export class IommufdCtx {
     this.objects = new ObjectTable(this.kernel);
     this.files = new FileTable(this.kernel, this.process.maxFd ?? 1023);
     this.mmaps = new MmapSpace(this.kernel);
-    this.pins = new PinAccount(this.process.memlockPages ?? Number.POSITIVE_INFINITY);
+    this.pins = new PinAccount(this.process);
     this.iommuHold = options.iommuHold ?? 'raw';
     this.quirks = options.quirks ?? 'none';
     this.maxAutoAlignment = options.hugePageSize ?? PAGE_SIZE;

@@ -12,6 +12,7 @@ export type { MmapRequest, Vma } from './mmap.ts';
 export type { IommufdObject, ObjectType } from './object.ts';
 export {
   type Capability,
+  type LockedPages,
   NO_MEMORY,
   PAGE_SIZE,
   type PageRun,

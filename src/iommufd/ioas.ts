@@ -147,7 +147,14 @@ function mapSource(
   flags: number,
   iova: bigint,
 ) {
-  const pages = new IoptPages(ctx.kernel, ctx.pins, source, length, (flags & IOAS_MAP_FLAGS.WRITEABLE) !== 0);
+  const pages = new IoptPages(
+    ctx.kernel,
+    ctx.pins,
+    ctx.rlimitMode,
+    source,
+    length,
+    (flags & IOAS_MAP_FLAGS.WRITEABLE) !== 0,
+  );
   return mapPieces(table, [{ pages, startByte: BigInt(pages.startOffset), length }], length, flags, iova);
 }
 

@@ -4,7 +4,7 @@ import type { Kernel } from '../driver/kernel.ts';
 import { fail } from './errors.ts';
 import type { Interval, Span } from './intervals.ts';
 import { spans } from './intervals.ts';
-import type { Process, UserFile } from './process.ts';
+import type { LockedPages, Process, UserFile } from './process.ts';
 import { PAGE_SIZE } from './process.ts';
 
 /** Most runs of contiguous pages that one batch holds: 64 KiB of 12-byte entries. */
@@ -48,18 +48,30 @@ interface Doubt extends Interval<number> {
   readonly waiting: (() => void)[];
 }
 
-/** Counts pinned pages of a context against RLIMIT_MEMLOCK. */
+/** Counts pinned pages of a context, and of whoever RLIMIT_MEMLOCK is counted against. */
 export class PinAccount {
+  /** Pages that this context has pinned. */
   pinned = 0;
-  readonly #limit: number;
-  constructor(limit: number) {
-    this.#limit = limit;
+  readonly #process: Process;
+  readonly #user: LockedPages;
+  readonly #mm: LockedPages;
+
+  constructor(process: Process) {
+    this.#process = process;
+    this.#user = process.userLocked ?? { count: 0 };
+    this.#mm = process.processLocked ?? { count: 0 };
   }
 
-  /** @throws KernelError ENOMEM above the limit */
-  check(): void {
-    if (this.pinned > this.#limit)
-      fail('ENOMEM', `${this.pinned} pinned pages exceed the memlock limit ${this.#limit}`);
+  /** The counter that RLIMIT_MODE chooses. */
+  counter(mode: 0 | 1): LockedPages {
+    return mode === 0 ? this.#user : this.#mm;
+  }
+
+  /** @throws KernelError ENOMEM above the limit, unless the process has CAP_IPC_LOCK */
+  check({ count }: LockedPages): void {
+    const limit = this.#process.memlockPages ?? Number.POSITIVE_INFINITY;
+    if (count > limit && this.#process.capable?.('ipc-lock') === false)
+      fail('ENOMEM', `${count} pinned pages exceed the memlock limit ${limit}`);
   }
 }
 
@@ -76,6 +88,7 @@ export class IoptPages {
   readonly stored = new Set<StoredRange>();
   readonly #kernel: Kernel;
   readonly #account: PinAccount;
+  readonly #locked: LockedPages;
   readonly #accesses: PagesAccess[] = [];
   /** Sorted by index, never overlapping. */
   readonly #runs: PinnedRun[] = [];
@@ -85,7 +98,7 @@ export class IoptPages {
    * Kernel: iopt_alloc_user_pages(), iopt_alloc_file_pages().
    * @throws KernelError EINVAL, EOVERFLOW, ENOMEM
    */
-  constructor(kernel: Kernel, account: PinAccount, source: PageSource, length: bigint, writable: boolean) {
+  constructor(kernel: Kernel, account: PinAccount, mode: 0 | 1, source: PageSource, length: bigint, writable: boolean) {
     kernel.alloc('iommufd:pages');
     const address = source.kind === 'user' ? source.va : source.start;
     const aligned = address & ~(PAGE_SIZE - 1n);
@@ -95,6 +108,7 @@ export class IoptPages {
     this.writable = writable;
     this.#kernel = kernel;
     this.#account = account;
+    this.#locked = account.counter(mode);
   }
 
   /** Pages pinned now. */
@@ -134,7 +148,7 @@ export class IoptPages {
       }
       yield { start, count: at - start, runs };
     }
-    this.#account.check();
+    this.#account.check(this.#locked);
   }
 
   /** Pinned runs of [first, last]; all of it must be pinned. */
@@ -188,6 +202,7 @@ export class IoptPages {
   #handBack({ index, pfn, count }: PinnedRun): void {
     const release = (): void => {
       this.#account.pinned -= count;
+      this.#locked.count -= count;
       const owner = this.source.kind === 'file' ? this.source.file : this.source.process.memory;
       owner.unpin?.({ pa: BigInt(pfn) * PAGE_SIZE, pages: count });
     };
@@ -255,6 +270,7 @@ export class IoptPages {
     const run: PinnedRun = { index: at, pfn: Number(found.pa / PAGE_SIZE), count: found.pages };
     this.#runs.splice(this.#position(at), 0, run);
     this.#account.pinned += run.count;
+    this.#locked.count += run.count;
     return run;
   }
 

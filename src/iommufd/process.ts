@@ -44,6 +44,11 @@ export interface UserFile {
 /** Capabilities that iommufd asks for. */
 export type Capability = 'sys-resource' | 'ipc-lock';
 
+/** Pages that somebody has locked: a counter that processes may share. */
+export interface LockedPages {
+  count: number;
+}
+
 /** The calling process. */
 export interface Process {
   readonly memory: UserMemory;
@@ -55,6 +60,10 @@ export interface Process {
   readonly maxFd?: number;
   /** Pages that may be pinned (RLIMIT_MEMLOCK), where the process lacks CAP_IPC_LOCK. Default: no limit. */
   readonly memlockPages?: number;
+  /** What its user has locked, over all processes: RLIMIT_MODE 0, the default, counts here. Default: its own counter. */
+  readonly userLocked?: LockedPages;
+  /** What the process has locked: RLIMIT_MODE 1 counts here. Default: its own counter. */
+  readonly processLocked?: LockedPages;
 }
 
 const efault = (va: bigint): never => fail('EFAULT', `user address 0x${va.toString(16)} is not mapped`);

@@ -86,7 +86,7 @@ export class Lab {
     const process: Process = {
       memory: this.space,
       file: (fd: number) => (fd === FILE ? this.file : undefined),
-      capable: () => incapable !== true,
+      capable: (what) => (what === 'ipc-lock' ? memlockPages === undefined : incapable !== true),
       ...(memlockPages === undefined ? {} : { memlockPages }),
       ...(maxFd === undefined ? {} : { maxFd }),
     };
