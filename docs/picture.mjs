@@ -6,11 +6,17 @@ const lines = readFileSync(from, 'utf8').replace(/\n+$/, '').split('\n');
 const [size, step, pad] = [13, 18, 16];
 const width = Math.round(Math.max(...lines.map((line) => line.length)) * size * 0.602) + 2 * pad;
 const height = lines.length * step + 2 * pad;
-const escape = (text) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+const xml = (text) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 const color = (line) =>
-  /^[A-Z]\. |^\$ /.test(line) ? '#ffffff' : /F_[A-Z]+|refused|old page/.test(line) ? '#f0a46c' : /NESTED|VMID \d/.test(line) ? '#8fd19e' : '#c9d1d9';
+  /^[A-Z]\. |^\$ /.test(line)
+    ? '#ffffff'
+    : /F_[A-Z]+|refused|old page/.test(line)
+      ? '#f0a46c'
+      : /NESTED|VMID \d/.test(line)
+        ? '#8fd19e'
+        : '#c9d1d9';
 const rows = lines.map(
-  (line, i) => `<text x="${pad}" y="${pad + (i + 0.75) * step}" fill="${color(line)}">${escape(line)}</text>`,
+  (line, i) => `<text x="${pad}" y="${pad + (i + 0.75) * step}" fill="${color(line)}">${xml(line)}</text>`,
 );
 writeFileSync(
   to,

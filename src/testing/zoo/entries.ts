@@ -22,7 +22,7 @@ export const ENTRY_BUGS: readonly Bug[] = [
   {
     name: 'ste-torn',
     story:
-      'A valid STE is rewritten in place, word after word, with one CFGI_STE at the end: hardware that fetches meanwhile sees half of each (IHI 0070 3.21.3.1; the writer before Linux 6.9).',
+      'A valid STE is rewritten in place, word after word, with one CFGI_STE at the end: hardware that fetches meanwhile sees half of each (IHI 0070 3.21.3.1).',
     apply: writing('ste', () => (kernel, pa, target, _rules, sync) => {
       storeEntry(kernel, pa, target);
       return sync();
