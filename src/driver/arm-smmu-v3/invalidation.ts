@@ -10,7 +10,7 @@ import {
   type Slot,
   type Words,
 } from '../../../spec/index.ts';
-import type { Kernel } from '../kernel.ts';
+import { type Kernel, KernelError } from '../kernel.ts';
 import { CommandBatch, issueWithSync } from './command-batch.ts';
 import { atcInvAll, atcInvRange, tlbiEl2Asid, tlbiNhAll, tlbiNhAsid, tlbiS12Vmall } from './commands.ts';
 import type { Smmu } from './smmu.ts';
@@ -133,7 +133,8 @@ function purge(kernel: Kernel, invs: Inv[]): Inv[] {
   if (!invs.some((inv) => inv.users === 0)) return invs;
   try {
     kernel.alloc('invs');
-  } catch {
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error;
     // Left-overs are harmless: readers skip them, and the next merge drops them.
     return invs;
   }
