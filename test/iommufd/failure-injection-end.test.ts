@@ -108,14 +108,14 @@ const PATHS: readonly Path[] = [
   ),
 ];
 
-/** A call that has nothing of the kind that can fail succeeds at once. */
+/** A call that has nothing of the kind that can fail (DESTROY, detach, unbind) succeeds at once: it must not fail. */
 for (const { name, make } of PATHS)
   for (const [prefix, expected] of [
     ['alloc:', 'ENOMEM'],
     ['ids:', 'ENOMEM'],
     ['copy:', 'EFAULT'],
   ] as const)
-    test(`${name}: every ${prefix} that fails gives ${expected}, changes nothing, and the call then succeeds`, () => {
+    test(`${name}: where ${prefix} can fail, ${expected} comes out, nothing changes, and the call then succeeds`, () => {
       for (let n = 1; n < 20; n++) {
         const lab = new Lab({ contiguous: true });
         const call = make(lab, lab.nested());
@@ -172,7 +172,7 @@ test('every poll of a VM life with VINTF, pair and queues timing out in turn: no
   throw new Error('60 polls in one life');
 });
 
-test('UNMAP whose answer cannot be copied: EFAULT, the pages are given back, and the call can be made again', () => {
+test('UNMAP of everything whose answer cannot be copied: EFAULT; made again it succeeds, and no page is pinned', () => {
   for (let n = 1; n < 20; n++) {
     const lab = new Lab({ contiguous: true });
     const { ctx } = lab;
