@@ -1,8 +1,8 @@
 /** What changed between two dumps: streams added, removed and changed. */
 import type { Caps } from '../../spec/caps.ts';
-import { fromQwords, type Words } from '../../spec/layout.ts';
 import { diffEntries, type EntryDiff } from './diff.ts';
 import type { Dump, DumpCd, DumpStream } from './dump.ts';
+import { wordsOfHex } from './words.ts';
 
 /** A dump and what to call it. */
 export interface NamedDump {
@@ -40,7 +40,6 @@ export interface DumpDiff {
   readonly changed: readonly StreamChange[];
 }
 
-const wordsOf = (hexWords: readonly string[]): Words => fromQwords(hexWords.map(BigInt));
 const same = (a: readonly string[], b: readonly string[]): boolean => a.join() === b.join();
 
 function cdChanges(from: readonly DumpCd[], to: readonly DumpCd[], caps: Caps | undefined): CdChange[] {
@@ -52,7 +51,7 @@ function cdChanges(from: readonly DumpCd[], to: readonly DumpCd[], caps: Caps | 
     if (old === undefined) return [{ ssid, what: 'added' }];
     if (now === undefined) return [{ ssid, what: 'removed' }];
     if (same(old.words, now.words)) return [];
-    return [{ ssid, what: 'changed', diff: diffEntries('cd', wordsOf(old.words), wordsOf(now.words), caps) }];
+    return [{ ssid, what: 'changed', diff: diffEntries('cd', wordsOfHex(old.words), wordsOfHex(now.words), caps) }];
   });
 }
 
@@ -60,7 +59,7 @@ function streamChange(old: DumpStream, now: DumpStream, caps: Caps | undefined):
   const cds = cdChanges(old.cds ?? [], now.cds ?? [], caps);
   const differs = !same(old.words, now.words);
   if (!differs && cds.length === 0) return [];
-  const ste = differs ? { ste: diffEntries('ste', wordsOf(old.words), wordsOf(now.words), caps) } : {};
+  const ste = differs ? { ste: diffEntries('ste', wordsOfHex(old.words), wordsOfHex(now.words), caps) } : {};
   return [{ sid: old.sid, ...ste, cds }];
 }
 

@@ -1,7 +1,7 @@
 /** Everything that memory images say of an SMMU: tables, CDs behind stage 2 too, mappings, queues, tags. */
 import type { Caps } from '../../spec/caps.ts';
 import { CD } from '../../spec/cd.ts';
-import { fromQwords, type Words } from '../../spec/layout.ts';
+import type { Words } from '../../spec/layout.ts';
 import { STE } from '../../spec/ste.ts';
 import { s1Enabled, s2Enabled } from '../../spec/stream-world.ts';
 import { STEP_SIZE, Step } from '../hw/transaction.ts';
@@ -25,6 +25,7 @@ import { hex } from './record.ts';
 import { Budget, cdTableOf, type Registers, scanArray } from './stream-table.ts';
 import { type TagUse, tagsOf } from './tags.ts';
 import { transactionOf } from './translate.ts';
+import { wordsOfHex } from './words.ts';
 
 /** What one set of translation tables maps. */
 export interface TableDump {
@@ -55,8 +56,6 @@ export interface InspectOptions extends DumpOptions {
   readonly brief?: boolean | undefined;
 }
 
-const wordsOf = (hexWords: readonly string[]): Words => fromQwords(hexWords.map(BigInt));
-
 /** CDs of one page of a CD table. */
 const CDS_PER_PAGE = 0x1000 / CD.bytes;
 
@@ -76,7 +75,7 @@ function nestedCds(
   all: boolean,
   problems: DumpProblem[],
 ): DumpCd[] {
-  const ste = wordsOf(stream.words);
+  const ste = wordsOfHex(stream.words);
   const { sid } = stream;
   const model = new ImageModel(memory, registers, caps);
   const table = cdTableOf(ste, caps);
@@ -128,7 +127,7 @@ interface Walk {
 }
 
 function walksOf(stream: DumpStream): Walk[] {
-  const ste = wordsOf(stream.words);
+  const ste = wordsOfHex(stream.words);
   if (!stream.ste.valid || stream.ste.problems.length > 0) return [];
   const { sid } = stream;
   const s2 = s2Enabled(ste) ? stream.words.slice(2, 4).join() : '-';
@@ -136,7 +135,7 @@ function walksOf(stream: DumpStream): Walk[] {
   return (stream.cds ?? [])
     .filter(({ cd }) => cd.valid && cd.problems.length === 0)
     .map(({ ssid, words }) => {
-      const cd = wordsOf(words);
+      const cd = wordsOfHex(words);
       const same = ['T0SZ', 'TG0', 'EPD0', 'TTB0', 'T1SZ', 'TG1', 'EPD1', 'TTB1', 'IPS', 'AA64'] as const;
       const key = `${s2} ${same.map((name) => CD.get(cd, name)).join()}`;
       return { key, ...requestOf(ste, sid, ssid), ste, cd };
@@ -202,7 +201,7 @@ export function inspect(memory: ImageMemory, registers: Registers, options: Insp
   const streams = plain.streams.map((stream) => {
     // Hardware follows no pointer of an illegal STE, and its sizes may be absurd.
     const legal = stream.ste.valid && stream.ste.problems.length === 0;
-    const nested = caps !== undefined && legal && stream.cds !== undefined && s2Enabled(wordsOf(stream.words));
+    const nested = caps !== undefined && legal && stream.cds !== undefined && s2Enabled(wordsOfHex(stream.words));
     return nested
       ? { ...stream, cds: nestedCds(memory, registers, caps, stream, options.all === true, problems) }
       : stream;

@@ -1,13 +1,14 @@
 /** Who uses which VMID and ASID, and where two users of one tag do not agree (IHI 0070 3.17, 5.2.1, 5.4.1). */
 import type { Caps } from '../../spec/caps.ts';
 import { CD } from '../../spec/cd.ts';
-import { fromQwords, type Layout, type Words } from '../../spec/layout.ts';
+import type { Layout, Words } from '../../spec/layout.ts';
 import { STE } from '../../spec/ste.ts';
 import { s1Enabled, s2Enabled, streamWorld, vmidUsed } from '../../spec/stream-world.ts';
 import { cdFieldIgnored, cdLayout, steFieldIgnored } from '../../spec/used.ts';
 import type { DumpCd, DumpProblem, DumpStream } from './dump.ts';
 import { hex } from './record.ts';
 import { cdFieldInTlb, steFieldInTlb } from './tlb-fields.ts';
+import { wordsOfHex } from './words.ts';
 
 /** Users of a VMID. */
 export interface VmidUse {
@@ -31,8 +32,6 @@ export interface TagUse {
   readonly asids: readonly AsidUse[];
   readonly problems: readonly DumpProblem[];
 }
-
-const wordsOf = (hexWords: readonly string[]): Words => fromQwords(hexWords.map(BigInt));
 
 const sidList = (sids: readonly number[]): string =>
   sids.slice(0, 8).map(hex).join(', ') + (sids.length > 8 ? ', ...' : '');
@@ -125,7 +124,7 @@ export function tagsOf(dumped: readonly DumpStream[], caps: Caps | undefined, e2
   const known = caps ?? { S1P: true, S2P: true, Hyp: true };
   const streams: Stream[] = dumped
     .filter(({ ste }) => ste.valid)
-    .map(({ sid, words, cds }) => ({ sid, words: wordsOf(words), cds: cds ?? [] }));
+    .map(({ sid, words, cds }) => ({ sid, words: wordsOfHex(words), cds: cds ?? [] }));
   const tagged = streams.filter(({ words }) => vmidUsed(words, known));
   const byVmid = groups(tagged, ({ words }) => `${STE.num(words, 'S2VMID')}`);
   const users: CdUser[] = streams.flatMap(({ sid, words, cds }) =>
@@ -134,7 +133,7 @@ export function tagsOf(dumped: readonly DumpStream[], caps: Caps | undefined, e2
       .map(({ ssid, words: cd }) => ({
         sid,
         ssid,
-        words: wordsOf(cd),
+        words: wordsOfHex(cd),
         world: streamWorld(words, known, e2h) ?? 'none',
         vmid: vmidUsed(words, known) ? STE.num(words, 'S2VMID') : undefined,
       })),

@@ -1,5 +1,5 @@
 /** Records from hexadecimal text, as people paste them: 64-bit words, 32-bit words, or bytes in memory order. */
-import type { Words } from '../../spec/layout.ts';
+import { fromQwords, type Words } from '../../spec/layout.ts';
 import { count, InputError } from './error.ts';
 
 /** What the records are. */
@@ -127,6 +127,9 @@ export function parseWords(text: string, options: WordsOptions): Words[] {
   const each = options.bytes / 4;
   return Array.from({ length: words.length / each }, (_, i) => words.slice(i * each, (i + 1) * each));
 }
+
+/** The inverse of {@link hexWords}. @throws LayoutError for a word outside 64 bits */
+export const wordsOfHex = (hex: readonly string[]): Words => fromQwords(hex.map(BigInt));
 
 /** A record's 64-bit words as the JSON output writes them: "0x..". */
 export function hexWords(words: Words): string[] {
