@@ -2,9 +2,10 @@
 import { z } from 'zod';
 import { QUIRK_NAMES, type VmidPolicyName } from '../driver/arm-smmu-v3/index.ts';
 import type { VmidHolder } from '../hw/vmid.ts';
-import { FIRST_DATA_PAGE, GUEST_CDS, GUEST_PAGES, GUEST_SPACES } from '../testing/guest.ts';
 import { LAB_LIMITS, LAB_PRESETS, type LabConfig, type LabPreset, POLICIES } from '../testing/lab.ts';
-import type { Operation } from '../testing/operations.ts';
+import type { Operation } from '../testing/operation.ts';
+import { OPERATIONS } from './shapes/index.ts';
+import { name, small } from './shapes/values.ts';
 
 /** A step that does nothing by itself: it looks. */
 export type Check =
@@ -31,48 +32,9 @@ export const SCENARIO_VERSION = 1;
 /** Most steps of a scenario. */
 export const MAX_STEPS = 100_000;
 
-const name = z.string().regex(/^[a-z][a-z0-9-]{0,31}$/, 'a name: a letter, then letters, digits and dashes');
 const holderKind = z.enum(['ste', 'cached-ste', 'tlb', 'walk-cache', 'vintf', 'command']);
-const small = (min: number, max: number) => z.number().int().min(min).max(max);
-const page = small(0, GUEST_PAGES - 1);
-const dataPage = small(FIRST_DATA_PAGE, GUEST_PAGES - 1);
-const pages = small(1, GUEST_PAGES);
-const word32 = small(0, 0xffffffff);
 
 const OUTCOME = /^(ok|skipped|abort|stall|vm\d+:\d+|E[A-Z0-9]{2,15})$/;
-
-const guestCommand = z.strictObject({
-  command: z.enum(['NSNH_ALL', 'NH_ALL', 'NH_ASID', 'CFGI_CD', 'CFGI_CD_ALL']),
-  vsid: word32.optional(),
-  asid: small(0, 0xffff).optional(),
-});
-
-/** Operations: by name, what each takes. */
-const OPERATIONS = {
-  ioasAlloc: { as: name },
-  map: { ioas: name, vm: name, page, from: page, pages, readonly: z.boolean().optional() },
-  unmap: { ioas: name, page, pages },
-  hwptAlloc: { as: name, dev: name, ioas: name, nestParent: z.boolean().optional() },
-  viommuAlloc: { as: name, dev: name, parent: name },
-  vdeviceAlloc: { as: name, dev: name, viommu: name, vsid: word32 },
-  nestedAlloc: {
-    as: name,
-    dev: name,
-    on: name,
-    vste: z.enum(['abort', 'bypass', 'translate']),
-    cd: small(0, GUEST_CDS - 1).optional(),
-    ats: z.boolean().optional(),
-  },
-  attach: { dev: name, to: name },
-  detach: { dev: name },
-  bind: { dev: name },
-  unbind: { dev: name },
-  destroy: { name },
-  invalidate: { on: name, commands: z.array(guestCommand).min(1).max(1000) },
-  dma: { dev: name, page: dataPage, write: z.boolean().optional() },
-  fail: { point: z.string().min(1).max(100), nth: small(1, 1_000_000).default(1) },
-  guestMap: { vm: name, space: small(0, GUEST_SPACES - 1), page: dataPage, to: dataPage.nullable() },
-} as const satisfies Record<Operation['op'], z.ZodRawShape>;
 
 /** Steps that only look. */
 const LOOKS = {
@@ -125,6 +87,7 @@ const machine = z.strictObject({
   vmidBits: z.union([z.literal(8), z.literal(16)]).optional(),
   policy: policy.optional(),
   schedule: z.strictObject({ mode: z.enum(['eager', 'seeded']), seed: small(0, 0x7fffffff).optional() }).optional(),
+  sidPairsLog2: small(0, LAB_LIMITS.sidPairsLog2).optional(),
   ats: z.boolean().optional(),
   pasidBits: small(0, 20).optional(),
   quirks: z.union([z.literal('linux-7.2'), z.array(z.enum(QUIRK_NAMES))]).optional(),

@@ -1,15 +1,18 @@
 /** What a lab is made from, and the machine that follows from it. */
+import { CMDQV_MAX_SIDS } from '../../spec/tegra241.ts';
 import type { QuirkChoice, VmidPolicyName } from '../driver/arm-smmu-v3/index.ts';
 import type { SmmuConfig } from '../hw/config.ts';
+import { GRACE } from '../hw/grace.ts';
 import { createMachine, type EndpointSetup, type Machine, VIRT } from '../hw/machine.ts';
 import type { Observer } from '../hw/observer.ts';
-import { linuxNesting, qemuVirt, smallVmid } from '../hw/presets.ts';
+import { graceSmmu, linuxNesting, qemuVirt, smallVmid } from '../hw/presets.ts';
 import { FOOTPRINT } from '../hw/registers.ts';
 import type { ScheduleConfig } from '../hw/schedule.ts';
+import type { CmdqvConfig } from '../hw/tegra241/config.ts';
 import type { HoldPolicyName } from '../iommufd/index.ts';
 
-/** SMMUs a lab can be made of. */
-export const LAB_PRESETS = { linuxNesting, qemuVirt, smallVmid } as const;
+/** SMMUs a lab can be made of. Each SMMU of `grace` has a Tegra241 CMDQV beside it. */
+export const LAB_PRESETS = { linuxNesting, qemuVirt, smallVmid, grace: graceSmmu } as const;
 /** Names of {@link LAB_PRESETS}. */
 export type LabPreset = keyof typeof LAB_PRESETS;
 /** All VMID policies of the shipped driver. */
@@ -35,6 +38,8 @@ export interface LabConfig {
   readonly policy?: VmidPolicyName;
   /** When hardware moves. Default eager. */
   readonly schedule?: ScheduleConfig;
+  /** StreamID pairs of each VINTF of a `grace`, as log2. Default {@link SID_PAIRS_LOG2}. */
+  readonly sidPairsLog2?: number;
   /** Devices have ATS. Default false. */
   readonly ats?: boolean;
   /** Bits of a PASID that each device has. Default 0: none. */
@@ -55,7 +60,15 @@ export class CaseError extends RangeError {
 }
 
 /** Largest topology. */
-export const LAB_LIMITS = { smmus: 8, devices: 16, vms: 8 } as const;
+export const LAB_LIMITS = { smmus: 8, devices: 16, vms: 8, sidPairsLog2: Math.log2(CMDQV_MAX_SIDS) } as const;
+
+/** StreamID pairs of a VINTF, as log2, unless told. */
+export const SID_PAIRS_LOG2 = 1;
+/** VCMDQs and VINTFs of a `grace`: two queues for the host and for each of three VMs. */
+const NUM_VCMDQ_LOG2 = 3;
+const NUM_VINTF_LOG2 = 2;
+/** StreamID bits with a two-level table: a PCI requester id. */
+const TWO_LEVEL_SIDSIZE = 16;
 
 /** Entries of a lab's queues, as log2. */
 const QUEUE_LOG2 = 8;
@@ -86,7 +99,7 @@ function smmuConfig({ preset = 'linuxNesting', vmidBits, streamTable }: LabConfi
       CMDQS: QUEUE_LOG2,
       EVENTQS: QUEUE_LOG2,
       ...('PRIQS' in config.IDR1 ? { PRIQS: QUEUE_LOG2 } : {}),
-      ...(linear ? { SIDSIZE: LINEAR_SIDSIZE } : {}),
+      SIDSIZE: linear ? LINEAR_SIDSIZE : TWO_LEVEL_SIDSIZE,
     },
     options: { ...config.options, tlb: { ...config.options?.tlb, ...TLB } },
   };
@@ -106,22 +119,33 @@ function endpoints(config: LabConfig): EndpointSetup[] {
   });
 }
 
+/** The CMDQV beside each SMMU; none: the preset has none. */
+function cmdqvConfig({ preset, sidPairsLog2 = SID_PAIRS_LOG2 }: LabConfig): CmdqvConfig | undefined {
+  if (preset !== 'grace') return undefined;
+  return { param: { VER: 1, NUM_VCMDQ_LOG2, NUM_VINTF_LOG2, NUM_SID_PER_VM_LOG2: sidPairsLog2 } };
+}
+
 function checkConfig(config: LabConfig): void {
   for (const name of ['smmus', 'devices', 'vms'] as const) {
     const value = config[name] ?? 2;
     if (!Number.isInteger(value) || value < 1 || value > LAB_LIMITS[name])
       throw new CaseError(`${name}: ${value}, expected 1 to ${LAB_LIMITS[name]}`);
   }
+  const pairs = config.sidPairsLog2 ?? 0;
+  if (!Number.isInteger(pairs) || pairs < 0 || pairs > LAB_LIMITS.sidPairsLog2)
+    throw new CaseError(`sidPairsLog2: ${pairs}, expected 0 to ${LAB_LIMITS.sidPairsLog2}`);
 }
 
 /** The machine of a configuration. @throws CaseError for a topology that is too large */
 export function labMachine(config: LabConfig, observer?: Observer): Machine {
   checkConfig(config);
   const setup = smmuConfig(config);
+  const cmdqv = cmdqvConfig(config);
   return createMachine({
     smmus: Array.from({ length: config.smmus ?? 2 }, (_, i) => ({
       config: setup,
       base: VIRT.smmu + BigInt(i * FOOTPRINT),
+      ...(cmdqv === undefined ? {} : { cmdqv: { base: GRACE.cmdqv + BigInt(i) * GRACE.stride, config: cmdqv } }),
     })),
     endpoints: endpoints(config),
     ram: [VIRT.ram],

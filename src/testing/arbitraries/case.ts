@@ -5,7 +5,8 @@ import type { ScheduleConfig } from '../../hw/schedule.ts';
 import type { LabCase } from '../case.ts';
 import { type LabConfig, type LabPreset, POLICIES } from '../lab.ts';
 import type { Property } from '../property.ts';
-import { pools, steps } from './operations.ts';
+import { pools } from './operations.ts';
+import { steps } from './steps.ts';
 
 /** What is fixed of a case instead of drawn. */
 export interface CaseOptions {
@@ -22,6 +23,9 @@ export interface CaseOptions {
 
 /** Most operations of a case, unless told. */
 export const DEFAULT_MAX_OPS = 40;
+
+/** Presets that are drawn: smallVmid is linuxNesting with 8-bit VMIDs, which are drawn by themselves. */
+const DRAWN_PRESETS: readonly LabPreset[] = ['linuxNesting', 'qemuVirt', 'grace'];
 
 const SMMUS = 2;
 const DEVICES = 2;
@@ -42,7 +46,7 @@ export function labConfig(options: CaseOptions = {}): fc.Arbitrary<LabConfig> {
   const either = <T>(fixed: T | undefined, values: readonly T[]): fc.Arbitrary<T> =>
     fixed === undefined ? fc.constantFrom(...values) : fc.constant(fixed);
   return fc.record({
-    preset: either(options.preset, ['linuxNesting', 'qemuVirt']),
+    preset: either(options.preset, DRAWN_PRESETS),
     smmus: fc.constant(SMMUS),
     devices: fc.constant(DEVICES),
     vms: fc.constant(VMS),
