@@ -2,56 +2,10 @@
 import type { OwnershipNote } from '../driver/kernel.ts';
 import type { LabCase, RunResult } from './case.ts';
 import type { LabConfig } from './lab.ts';
-import type { Operation, OperationResult } from './operations.ts';
+import type { OperationResult } from './operation.ts';
+import { operationText } from './operations.ts';
 
-/** An operation as one line, like a call: `v0 = viommuAlloc(d0, s0)`. */
-export function operationText(o: Operation): string {
-  const call = (...args: readonly (string | number | undefined)[]): string =>
-    `${'as' in o ? `${o.as} = ` : ''}${o.op}(${args.filter((arg) => arg !== undefined).join(', ')})`;
-  switch (o.op) {
-    case 'ioasAlloc':
-      return call();
-    case 'map':
-      return call(
-        o.ioas,
-        `page ${o.page}`,
-        `${o.pages} of ${o.vm} from ${o.from}`,
-        o.readonly ? 'read-only' : undefined,
-      );
-    case 'unmap':
-      return call(o.ioas, `page ${o.page}`, `${o.pages}`);
-    case 'hwptAlloc':
-      return call(o.dev, o.ioas, o.nestParent === true ? 'nest parent' : undefined);
-    case 'viommuAlloc':
-      return call(o.dev, o.parent);
-    case 'vdeviceAlloc':
-      return call(o.dev, o.viommu, `vSID ${o.vsid}`);
-    case 'nestedAlloc':
-      return call(
-        o.dev,
-        o.on,
-        o.vste,
-        o.vste === 'translate' ? `CD ${o.cd ?? 0}` : undefined,
-        o.ats ? 'ATS' : undefined,
-      );
-    case 'attach':
-      return call(o.dev, o.to);
-    case 'detach':
-    case 'bind':
-    case 'unbind':
-      return call(o.dev);
-    case 'destroy':
-      return call(o.name);
-    case 'invalidate':
-      return call(o.on, o.commands.map(({ command }) => command).join(' '));
-    case 'dma':
-      return call(o.dev, `${o.write ? 'write' : 'read'} page ${o.page}`);
-    case 'fail':
-      return call(`use ${o.nth} of ${o.point}`);
-    case 'guestMap':
-      return call(o.vm, `space ${o.space}`, `page ${o.page}`, o.to === null ? 'to nothing' : `to ${o.to}`);
-  }
-}
+export { operationText } from './operations.ts';
 
 /** How an operation ended, in a few words; '' if there is nothing to say. */
 export function resultText(result: OperationResult): string {

@@ -1,0 +1,17 @@
+/** What each operation takes, all families joined. */
+import type { Operation } from '../../testing/operation.ts';
+import { deviceShapes } from './devices.ts';
+import { failureShapes } from './failures.ts';
+import { guestShapes } from './guests.ts';
+import { objectShapes } from './objects.ts';
+import { spaceShapes } from './spaces.ts';
+import type { Shapes } from './values.ts';
+
+/** Operations: by name, what each takes. */
+export const OPERATIONS: Shapes<Operation> = {
+  ...spaceShapes,
+  ...objectShapes,
+  ...deviceShapes,
+  ...guestShapes,
+  ...failureShapes,
+};

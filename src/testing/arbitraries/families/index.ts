@@ -1,0 +1,17 @@
+/** The arbitraries of all families joined. */
+import type { Operation } from '../../operation.ts';
+import type { Makers, Pools } from '../pools.ts';
+import { deviceMakers } from './devices.ts';
+import { failureMakers } from './failures.ts';
+import { guestMakers } from './guests.ts';
+import { objectMakers } from './objects.ts';
+import { spaceMakers } from './spaces.ts';
+
+/** An arbitrary for each operation. */
+export const makers = (p: Pools): Makers<Operation> => ({
+  ...spaceMakers(p),
+  ...objectMakers(p),
+  ...deviceMakers(p),
+  ...guestMakers(p),
+  ...failureMakers(),
+});
