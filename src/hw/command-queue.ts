@@ -96,6 +96,12 @@ export class CommandQueue implements Agent, CommandStream {
     if (wasFull) this.#target.signals.wakeUp();
   }
 
+  /** Invalidations that were consumed and not done are lost with everything else. */
+  reset(): void {
+    this.pending.length = 0;
+    this.atcTimeout = false;
+  }
+
   /** CONS stays on the command; ERR is there before GERROR shows the error (7.1). */
   #fail(index: number, error: number, rule: string): void {
     const { consCell } = this.ring;

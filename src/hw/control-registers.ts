@@ -70,6 +70,12 @@ export class ControlRegisters implements TranslationRegs {
     this.#strtabCfg = file.attach(STRTAB_BASE_CFG, { open: whenOff(SMMUEN) });
   }
 
+  /** The register file is back at its reset values. */
+  reset(): void {
+    this.cr0.reset();
+    for (const register of [this.gbpa, this.gmpam, this.gbpmpam]) register.reset();
+  }
+
   /** Whether a field of CR0 is in force. */
   enabled(bit: number): boolean {
     return (this.cr0.ack & bit) !== 0;
@@ -175,6 +181,11 @@ class UpdateRegister implements Agent {
     this.#update = (register as Register).bit('Update');
     this.#cell = file.attach(register as Register, { write: (value) => this.#write(value) });
     this.#cell.lo = (this.#cell.lo & ~this.#update) >>> 0;
+    this.inForce = this.#cell.lo;
+  }
+
+  /** The cell holds its reset value: that is in force. */
+  reset(): void {
     this.inForce = this.#cell.lo;
   }
 

@@ -181,6 +181,15 @@ export class EnhancedQueues implements Agent {
     return false;
   }
 
+  /** The registers are back at their reset values: every queue is off, and what it had consumed and not done is lost. */
+  reset(): void {
+    this.#active.clear();
+    for (const queue of this.queues) {
+      queue.pending.length = 0;
+      queue.atcTimeout = false;
+    }
+  }
+
   /** One command of one queue; between queues there is no order (3.5.6). */
   act(): void {
     const ready = [...this.#active].filter((queue) => queue.ready);

@@ -137,6 +137,12 @@ export class EventQueue implements Agent {
     while (this.ready) this.act();
   }
 
+  /** Records that were not written are lost. */
+  reset(): void {
+    this.#waiting.length = 0;
+    this.#last = null;
+  }
+
   #commit(words: Words, stall: boolean): void {
     const result = this.writable ? this.#write(words) : this.#drop(stall);
     this.#watch.observer?.({ kind: 'event', smmu: this.#smmu, words, result });

@@ -34,6 +34,12 @@ export class GlobalErrors {
     this.#raised(fresh);
   }
 
+  /** No error is active, and both registers are 0. */
+  reset(): void {
+    this.#gerror = 0;
+    this.#gerrorn = 0;
+  }
+
   /** A toggle of an inactive bit is CONSTRAINED (6.3.20): here it makes the error active, without an interrupt. */
   #acknowledge(value: number): string {
     const before = this.active;

@@ -59,6 +59,12 @@ export class Handshake implements Agent {
     return ignored;
   }
 
+  /** Both registers to 0, as after a reset: every field that was in force goes, at once. */
+  reset(): void {
+    this.request = 0;
+    while (this.ready) this.act();
+  }
+
   get ready(): boolean {
     return this.request !== this.ack;
   }

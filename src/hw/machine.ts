@@ -214,6 +214,18 @@ export class Machine {
     return cmdqv;
   }
 
+  /**
+   * Resets an SMMU, and the CMDQV beside it: power-cycled with its caches, or warm with what they hold. Memory, endpoints
+   * and their ATCs keep their state.
+   * @throws RangeError for an unknown one
+   */
+  resetSmmu(name: string, caches: 'kept' | 'lost' = 'lost'): void {
+    const smmu = this.smmu(name);
+    this.cmdqvs.get(name)?.powerLoss();
+    smmu.reset(caches);
+    this.conductor.moment();
+  }
+
   /** Who names a VMID in any SMMU, each with the SMMU's name. VMIDs of different SMMUs are different numbers. */
   vmidHolders(VMID: number): (VmidHolder & { readonly smmu: string })[] {
     return this.smmus.flatMap((smmu) => smmu.vmidHolders(VMID).map((holder) => ({ ...holder, smmu: smmu.name })));

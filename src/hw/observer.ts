@@ -109,6 +109,13 @@ export interface UpdateAct {
   readonly after: number;
 }
 
+/** The SMMU was reset (3.11); `caches`: whether TLB and configuration caches kept what they held. */
+export interface ResetAct {
+  readonly kind: 'reset';
+  readonly smmu: string;
+  readonly caches: 'kept' | 'lost';
+}
+
 /** A cache entry came or went without being asked: prefetch, eviction. */
 export interface SpeculativeAct {
   readonly kind: 'prefetch' | 'evict';
@@ -197,6 +204,7 @@ export type Announcement =
   | TranslationAct
   | StallAct
   | UpdateAct
+  | ResetAct
   | SpeculativeAct
   | DmaAct
   | AtsAct

@@ -73,6 +73,9 @@ export class RegisterFile {
   readonly #watch: Watch;
   readonly #places = new Map<number, Place>();
   readonly #cells = new Map<Register, Cell>();
+  readonly #all: Cell[] = [];
+  /** Both halves of each of {@link #all} at power-on. */
+  #initial: readonly (readonly [lo: number, hi: number])[] = [];
   /** High half of the last 64-bit read. */
   #readHi = 0;
 
@@ -94,6 +97,7 @@ export class RegisterFile {
     const [lo, hi] = writableBits(register, this.caps);
     const cell = new Cell(register, lo, hi);
     this.#cells.set(register, cell);
+    this.#all.push(cell);
     const unknown = this.options.unknownReset;
     const reset = this.options.reset[register.name];
     cell.lo = reset === undefined ? (unknown & lo) >>> 0 : Number(reset & 0xffffffffn);
@@ -102,6 +106,20 @@ export class RegisterFile {
     this.#places.set(page + register.offset, { cell, high: false });
     if (register.bytes === 8) this.#places.set(page + register.offset + 4, { cell, high: true });
     return cell;
+  }
+
+  /** The SMMU is complete: what registers hold now is what {@link reset} brings back. */
+  poweredOn(): void {
+    this.#initial = this.#all.map(({ lo, hi }) => [lo, hi]);
+  }
+
+  /** Every register to what it held at power-on, bits that are UNKNOWN after a reset included. */
+  reset(): void {
+    for (const [i, cell] of this.#all.entries()) {
+      const [lo, hi] = this.#initial[i] ?? [0, 0];
+      cell.lo = lo;
+      cell.hi = hi;
+    }
   }
 
   #alias(offset: number, target: number): void {

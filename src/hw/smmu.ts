@@ -131,6 +131,7 @@ export class Smmu implements CommandTarget {
       watch,
     });
     this.bytes = queuePages + this.enhancedQueues.bytes;
+    file.poweredOn();
   }
 
   /** What moves by itself, in the order in which an eager machine lets it. */
@@ -202,6 +203,24 @@ export class Smmu implements CommandTarget {
         .flatMap((queue) => commandsNaming(VMID, this.#memory, queue)),
       ...this.holders.flatMap((holders) => holders(VMID)),
     ];
+  }
+
+  /**
+   * Reset (3.11): registers to their reset values, traffic to GBPA's, what was under way ended or lost. Memory is not
+   * touched. What caches hold afterwards is IMPLEMENTATION DEFINED: `kept` over a warm reset, `lost` with the power.
+   */
+  reset(caches: 'kept' | 'lost'): void {
+    // First, so that what must stop with SMMUEN stops.
+    this.regs.cr0.reset();
+    this.signals.irqCtrl.reset();
+    this.file.reset();
+    this.regs.reset();
+    this.errors.reset();
+    this.commandQueue.reset();
+    this.enhancedQueues.reset();
+    this.eventQueue.reset();
+    if (caches === 'lost') this.caches.lose();
+    this.#watch.observer?.({ kind: 'reset', smmu: this.name, caches });
   }
 
   defer(words: Words, stream: CommandStream): boolean {

@@ -26,6 +26,8 @@ export interface TranslationUnit extends CacheMaintenance {
   note(t: Transaction): void;
   /** SMMUEN went to 0: nothing that is under way may enter the caches any more. */
   quiesce(): void;
+  /** Power is gone: every cache loses what it holds. */
+  lose(): void;
   /** STE.PPAR of a stream; null if its STE is not usable: the event stands in `t`. */
   ppar(StreamID: number, t: Transaction): boolean | null;
   /** What in the caches names a VMID. */
@@ -51,6 +53,7 @@ export class NoTranslation implements TranslationUnit {
   }
   note(): void {}
   quiesce(): void {}
+  lose(): void {}
   ppar(): boolean | null {
     return null;
   }
@@ -101,6 +104,12 @@ export class Translation implements TranslationUnit {
   }
 
   quiesce(): void {
+    this.speculation?.abandon();
+  }
+
+  lose(): void {
+    this.translator.tlb.clear();
+    this.translator.configCache.invalidateAll();
     this.speculation?.abandon();
   }
 

@@ -56,6 +56,11 @@ export class Queues {
       );
   }
 
+  /** The SMMU was reset: no CMD_SYNC will complete what waits. */
+  reset(): void {
+    this.#pending.clear();
+  }
+
   /** Another queue on which a CMD_SYNC completed after `since`: its name, or ''. */
   syncedElsewhere(queue: string, since: number): string {
     for (const [other, time] of this.#synced) if (other !== queue && time > since) return other;

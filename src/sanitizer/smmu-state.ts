@@ -218,6 +218,12 @@ export class SmmuState {
       case 'update':
         if (act.register === 'CR0') this.#cr0(act.before, act.after);
         break;
+      case 'reset':
+        // Caches may keep what they held (3.11): nothing counts as invalidated by a reset.
+        this.#context.history.text(this.name, `reset, caches ${act.caches}`, {});
+        this.queues.reset();
+        this.boot.takeover();
+        break;
       case 'retried':
         this.#retried.add(act.StreamID);
         break;

@@ -108,6 +108,16 @@ export class Cmdqv implements MmioDevice, RegisterBlock, VcmdqHost, VintfHost {
     this.#move = null;
   }
 
+  /** As {@link reset}, in operation: whoever listens is told what ends. */
+  powerLoss(): void {
+    for (const queue of this.vcmdqs) {
+      if (queue.enabled) queue.announce('disabled');
+      if (queue.owner !== null) queue.announce('unmapped');
+    }
+    for (const vintf of this.vintfs) if (vintf.enabled) vintf.enable(false);
+    this.reset();
+  }
+
   // What its parts ask.
 
   get on(): boolean {
