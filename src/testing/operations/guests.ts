@@ -38,7 +38,7 @@ function checkPages(page: number, to: number | null): void {
 }
 
 /** A guest's command as its 16 bytes. */
-function wordsOf({ command, vsid = 0, asid = 0 }: GuestCommand): Words {
+export function commandWords({ command, vsid = 0, asid = 0 }: GuestCommand): Words {
   switch (command) {
     case 'NSNH_ALL':
       return CMD_TLBI_NSNH_ALL.encode({});
@@ -66,7 +66,7 @@ export const performGuests: Performers<GuestOperation> = {
     const { ctx, id } = handleOf(lab, o.on);
     ctx.hwptInvalidate({
       hwpt_id: id,
-      data_uptr: bytesOf(o.commands.map(wordsOf)),
+      data_uptr: bytesOf(o.commands.map(commandWords)),
       data_type: HWPT_INVALIDATE_DATA_TYPE.ARM_SMMUV3,
       entry_len: CMD_TLBI_NSNH_ALL.bytes,
       entry_num: o.commands.length,
