@@ -47,6 +47,24 @@ export function forEachTranslatingSte(memory: Memory, smmu: Smmu, visit: SteVisi
   }
 }
 
+/** Where the STE of a StreamID lies, as the registers of `smmu` say; undefined: hardware finds none. */
+export function steAddress(memory: Memory, smmu: Smmu, sid: number): bigint | undefined {
+  const { regs, caps } = smmu;
+  const base = (BigInt(regs.strtabHi >>> 0) << 32n) | BigInt(regs.strtabLo >>> 0);
+  const size = Math.min(regs.LOG2SIZE, caps.SIDSIZE);
+  if (sid >= 2 ** size) return undefined;
+  if (!regs.twoLevel || caps.ST_LEVEL === 0) return aligned(base, regs.LOG2SIZE + STE_LOG2) + BigInt(sid * STE.bytes);
+  const { SPLIT } = regs;
+  const at =
+    aligned(base, Math.max(STE_LOG2, regs.LOG2SIZE - SPLIT + L1STD_LOG2)) + BigInt((sid >>> SPLIT) * L1STD.bytes);
+  if (!memory.load64(Number(at >> 32n), Number(at & LOW))) return undefined;
+  const l1std: Words = Uint32Array.of(memory.lo, memory.hi);
+  const span = slotValue(l1std, SPAN);
+  const index = sid % 2 ** SPLIT;
+  if (span === 0 || span > SPLIT + 1 || index >= 2 ** (span - 1)) return undefined;
+  return aligned(L1STD.address(l1std, 'L2Ptr'), STE_LOG2 + span - 1) + BigInt(index * STE.bytes);
+}
+
 /** One array of STEs. It is aligned to its size, so only the low half of addresses changes inside it. */
 function scan(memory: Memory, table: bigint, first: number, count: number, words: Words, visit: SteVisitor): void {
   const hi = Number(table >> 32n);

@@ -1,17 +1,20 @@
 /** Bugs in how STEs, CDs and tables are written. */
 import { linuxCdUsed, linuxSteUsed, STE } from '../../../spec/index.ts';
 import { type EntryWriter, planEntryUpdate, readEntry, storeEntry } from '../../driver/arm-smmu-v3/entry-writer.ts';
+import { begun } from './begun.ts';
 import type { Bug, BugParts } from './bug.ts';
 
-/** Replaces the writer of entries of one kind. */
+/** Replaces the writer of entries of one kind, from the first attachment of a user on. */
 const writing =
-  (kind: 'ste' | 'cd' | 'both', write: (base: EntryWriter) => EntryWriter['write']) =>
-  ({ driver }: BugParts): void => {
+  (kind: 'ste' | 'cd', write: (base: EntryWriter) => EntryWriter['write']) =>
+  (parts: BugParts): void => {
+    const { driver } = parts;
     const { entryWriter: base } = driver;
+    const acts = begun(parts);
     const wrapped = write(base);
     driver.entryWriter = {
       write: (kernel, pa, target, rules, sync) => {
-        const hit = kind === 'both' || rules.used === (kind === 'ste' ? linuxSteUsed : linuxCdUsed);
+        const hit = acts() && rules.used === (kind === 'ste' ? linuxSteUsed : linuxCdUsed);
         return (hit ? wrapped : base.write)(kernel, pa, target, rules, sync);
       },
     };

@@ -1,6 +1,7 @@
 /** Bugs in the order in which an attachment ends. */
 import { linuxSteUsed } from '../../../spec/index.ts';
 import { isTag } from '../../driver/arm-smmu-v3/invalidation.ts';
+import { begun } from './begun.ts';
 import type { Bug } from './bug.ts';
 
 const SHARING = ['at-attach', 'viommu-only', 'external'] as const;
@@ -11,12 +12,14 @@ export const TEARDOWN_BUGS: readonly Bug[] = [
     name: 'tlbi-before-cfgi',
     story:
       'A detach invalidates the TLB first and the cached STE afterwards: in between the old STE fills the TLB again (IHI 0070 3.21.2: configuration first).',
-    apply: ({ driver }) => {
+    apply: (parts) => {
+      const { driver } = parts;
       const { attach, entryWriter } = driver;
+      const acts = begun(parts);
       let owed: (() => boolean)[] = [];
       driver.entryWriter = {
         write: (kernel, pa, target, rules, sync) => {
-          if (rules.used !== linuxSteUsed) return entryWriter.write(kernel, pa, target, rules, sync);
+          if (rules.used !== linuxSteUsed || !acts()) return entryWriter.write(kernel, pa, target, rules, sync);
           owed.push(sync);
           return entryWriter.write(kernel, pa, target, rules, () => true);
         },
