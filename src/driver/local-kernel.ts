@@ -112,6 +112,8 @@ export class LocalKernel implements Kernel {
   readonly #handlers: Handler[] = [];
   readonly #points = new Set<(point: Point) => void>();
   readonly #notes = new Set<(note: OwnershipNote) => void>();
+  /** Told of each planned failure that fires, with its point. */
+  onFailure: ((point: Point) => void) | null = null;
   #lockDepth = 0;
   #running = false;
   #runningHard = false;
@@ -190,6 +192,7 @@ export class LocalKernel implements Kernel {
       plan.left--;
       if (plan.left > 0) continue;
       plan.fired = point;
+      this.onFailure?.(point);
       fails = true;
     }
     return fails;

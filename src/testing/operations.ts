@@ -2,7 +2,7 @@
 import { KernelError } from '../driver/kernel.ts';
 import { IommufdError } from '../iommufd/index.ts';
 import type { Lab } from './lab.ts';
-import type { Operation, OperationResult } from './operation.ts';
+import type { Operation, OperationName, OperationResult } from './operation.ts';
 import { deviceTexts, performDevices } from './operations/devices.ts';
 import { failureTexts, performFailures } from './operations/failures.ts';
 import type { Performers, Texts } from './operations/family.ts';
@@ -21,6 +21,9 @@ const PERFORM: Performers<Operation> = {
   ...performGuests,
   ...performFailures,
 };
+
+/** Names of all operations, family by family. */
+export const OPERATION_NAMES = Object.keys(PERFORM) as OperationName[];
 
 const TEXTS: Texts<Operation> = {
   ...spaceTexts,
