@@ -1,8 +1,9 @@
 /** The laboratory around the layers: scenarios, the qtest machine, a VMM's memory, replays of recorded truth. */
+
+export { GuestCmdqv, type GuestQueueSetup, type GuestRam, type GuestResult } from '../testing/guest-cmdqv.ts';
 export { type ConformanceOutput, replayDirectory, runIommufdConformance } from './conformance/iommufd.ts';
 export { runVector, type Vector, type VectorResult, vectorSchema } from './conformance/vectors.ts';
 export { readVectors, runVectorsFile } from './conformance/vectors-file.ts';
-export { GuestCmdqv, type GuestQueueSetup, type GuestRam, type GuestResult } from './guest-cmdqv.ts';
 export { QtestSession, type QtestTarget } from './qtest/protocol.ts';
 export { RemoteBus, type RemoteBusOptions, VIRT_FIRMWARE } from './qtest/remote-bus.ts';
 export { parseQtestAddress, type QtestAddress, type QtestServer, serveQtest } from './qtest/server.ts';

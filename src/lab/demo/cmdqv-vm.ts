@@ -17,7 +17,7 @@ import {
 import { ArmSmmuDriver, IommuCore, LocalKernel } from '../../driver/index.ts';
 import { grace, type Machine } from '../../hw/index.ts';
 import { IommufdContext, VfioDevice } from '../../iommufd/index.ts';
-import { GuestCmdqv, type GuestResult } from '../guest-cmdqv.ts';
+import { GuestCmdqv, type GuestResult } from '../../testing/guest-cmdqv.ts';
 import type { DemoLine } from './nested-vm.ts';
 import { DemoVm } from './vm.ts';
 

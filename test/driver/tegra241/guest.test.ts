@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { DriverParts } from '../../../src/driver/index.ts';
-import { GuestCmdqv } from '../../../src/lab/guest-cmdqv.ts';
+import { GuestCmdqv } from '../../../src/testing/guest-cmdqv.ts';
 import { Lab, type LabOptions, Vm } from './lab.ts';
 
 const ASID = 0x11;

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import * as spec from '../../../spec/tegra241.ts';
 import { IommufdError, type Vma } from '../../../src/iommufd/index.ts';
-import { GuestCmdqv } from '../../../src/lab/guest-cmdqv.ts';
+import { GuestCmdqv } from '../../../src/testing/guest-cmdqv.ts';
 import { CMDQV, Lab, Vm } from './lab.ts';
 
 const POLICIES = ['at-attach', 'viommu-only', 'at-domain-alloc'] as const;
