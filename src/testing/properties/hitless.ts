@@ -1,13 +1,13 @@
 /**
- * An STE that can be changed without a gap is changed without one: a device that moves between two attachments of which
- * only one 64-bit word matters at a time (IHI 0070 3.21.3) never meets V=0 on the way. What a change needs is computed here
- * from what hardware reads of each STE (5.2), as arm_smmu_write_entry promises it; MEV, and EATS where nothing splits or
- * stalls, may change at any time.
+ * An STE that can be changed without a gap is changed without one: a device that moves between two attachments never
+ * meets V=0 on the way if only one 64-bit word of those that both use has to change (IHI 0070 3.21.3). What an STE uses, and
+ * what may change at any time, is what Linux's writer takes for it (arm_smmu_get_ste_used, _update_safe), from the tables in
+ * spec/; how it is done is worked out here.
  */
 import { slotValue, type Words } from '../../../spec/layout.ts';
+import { linuxSteSafe, linuxSteUsed } from '../../../spec/linux-used.ts';
 import { STE } from '../../../spec/ste.ts';
 import { watchStores } from '../../sanitizer/pages.ts';
-import { SteFacts } from '../../sanitizer/ste-facts.ts';
 import type { Operation, OperationResult } from '../operation.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 import { steAddress } from '../stes.ts';
@@ -20,17 +20,16 @@ const V = STE.slot('V');
 interface Observed {
   readonly sid: number;
   readonly smmu: string;
-  readonly facts: SteFacts;
   readonly at: bigint;
   readonly before: Words;
   gap: boolean;
 }
 
 /** Whether one 64-bit word is all that has to change at once between two valid STEs. */
-export function canBeHitless(facts: SteFacts, from: Words, to: Words): boolean {
-  const fromUsed = facts.used(from);
-  const toUsed = facts.used(to);
-  const safe = facts.safe(from, to);
+export function canBeHitless(from: Words, to: Words): boolean {
+  const fromUsed = linuxSteUsed(from);
+  const toUsed = linuxSteUsed(to);
+  const safe = linuxSteSafe(from, to);
   const critical = new Set<number>();
   for (let i = 0; i < to.length; i++) {
     const kept = (fromUsed[i] ?? 0) & ~(safe[i] ?? 0);
@@ -43,14 +42,12 @@ export function canBeHitless(facts: SteFacts, from: Words, to: Words): boolean {
 
 class Hitless implements Monitor {
   readonly #watched: Watched;
-  readonly #facts = new Map<string, SteFacts>();
   #observed: Observed[] = [];
   #unwatch: (() => void) | null = null;
   #failing = false;
 
   constructor(watched: Watched) {
     this.#watched = watched;
-    for (const { name, caps } of watched.lab.machine.smmus) this.#facts.set(name, new SteFacts(caps));
   }
 
   before(o: Operation): void {
@@ -59,13 +56,12 @@ class Hitless implements Monitor {
     const { smmu: name, endpoint } = lab.device(o.dev);
     const { memory, smmus } = lab.machine;
     const smmu = smmus.find((one) => one.name === name);
-    const facts = this.#facts.get(name);
-    if (smmu === undefined || facts === undefined) return;
+    if (smmu === undefined) return;
     this.#observed = endpoint.streamIds.flatMap((sid) => {
       const at = steAddress(memory, smmu, sid);
       const before = at === undefined ? undefined : readSte(this.#watched, at);
       if (at === undefined || before === undefined || slotValue(before, V) === 0) return [];
-      return [{ sid, smmu: name, facts, at, before, gap: false }];
+      return [{ sid, smmu: name, at, before, gap: false }];
     });
     this.#unwatch = watchStores(memory, (hi, lo) => {
       for (const one of this.#observed)
@@ -83,9 +79,9 @@ class Hitless implements Monitor {
     this.#failing = op === 'fail';
     // An update whose CMD_SYNC is lost ends with V=0 on purpose.
     if (failing || result.status !== 'ok') return null;
-    for (const { sid, smmu, facts, at, before, gap } of observed) {
+    for (const { sid, smmu, at, before, gap } of observed) {
       const now = readSte(this.#watched, at);
-      if (!gap || now === undefined || slotValue(now, V) === 0 || !canBeHitless(facts, before, now)) continue;
+      if (!gap || now === undefined || slotValue(now, V) === 0 || !canBeHitless(before, now)) continue;
       return {
         rule: RULE,
         message: `${smmu}: the STE of StreamID 0x${sid.toString(16)} had V=0 during the ${op}, which one 64-bit word at a time could do`,

@@ -2,6 +2,8 @@
 import type { Property } from '../property.ts';
 import { dmaContained } from './dma-contained.ts';
 import { failureChangesNothing } from './failure-changes-nothing.ts';
+import { guestCommands } from './guest-commands.ts';
+import { hitless } from './hitless.ts';
 import { isolation } from './isolation.ts';
 import { nothingLeft } from './nothing-left.ts';
 import { rulesKept } from './rules-kept.ts';
@@ -17,8 +19,21 @@ export const PROPERTIES: readonly Property[] = [
   nothingLeft,
   failureChangesNothing,
   dmaContained,
+  guestCommands,
+  hitless,
   rulesKept,
   isolation,
 ];
 
-export { dmaContained, failureChangesNothing, isolation, nothingLeft, rulesKept, s2vmidOwned, vmidCounted, vmidFree };
+export {
+  dmaContained,
+  failureChangesNothing,
+  guestCommands,
+  hitless,
+  isolation,
+  nothingLeft,
+  rulesKept,
+  s2vmidOwned,
+  vmidCounted,
+  vmidFree,
+};
