@@ -5,10 +5,13 @@
 export { default as fc } from 'fast-check';
 export * from './arbitraries/case.ts';
 export * from './arbitraries/operations.ts';
+export * from './arbitraries/steps.ts';
 export * from './arbitraries/structures.ts';
 export * from './campaign.ts';
 export * from './case.ts';
 export * from './coverage.ts';
+export * from './flavour.ts';
+export * from './flavours/index.ts';
 export * from './guest.ts';
 export * from './lab.ts';
 export * from './ledger.ts';

@@ -45,8 +45,9 @@ export interface Property {
   readonly title: string;
   /** Whether it says anything about a driver that is not the shipped one. */
   readonly foreign: boolean;
-  readonly weights: Weights;
-  /** Cases of its own; without it they are drawn by the weights. */
+  /** What to draw when it is asked alone. Default: the cases on which all properties are asked. */
+  readonly weights?: Weights;
+  /** Cases of its own, on which no other property is asked. */
   readonly cases?: (options: CaseOptions) => fc.Arbitrary<LabCase>;
   /** A way of its own to run a case; without it the monitor is asked after each operation. */
   readonly run?: (one: LabCase, options: RunOptions) => RunResult;

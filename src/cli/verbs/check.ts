@@ -2,8 +2,8 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { caseOf, type Scenario, ScenarioError, scenarioData, scenarioYaml } from '../../lab/scenario.ts';
-import type { CaseOptions } from '../../testing/arbitraries/case.ts';
-import { type CampaignOptions, type FoundCase, type PropertyReport, runProperty } from '../../testing/campaign.ts';
+import { type CaseOptions, DEFAULT_MAX_OPS } from '../../testing/arbitraries/case.ts';
+import { type CampaignOptions, type FoundCase, type PropertyReport, runCampaign } from '../../testing/campaign.ts';
 import { type RunResult, runCase } from '../../testing/case.ts';
 import { Coverage, type CoverageReport } from '../../testing/coverage.ts';
 import { CaseError, LAB_PRESETS, type LabExtras, type LabPreset, POLICIES } from '../../testing/lab.ts';
@@ -38,7 +38,7 @@ What an option does not fix is drawn. Run i depends on the seed and i alone.
 
   --runs N           runs of each property; default ${DEFAULT_RUNS}
   --seed S           default 1
-  --max-ops N        operations of a case at most; default 40
+  --max-ops N        operations of a case at most; default ${DEFAULT_MAX_OPS}
   --policy P         ${POLICIES.join(', ')}
   --preset NAME      ${Object.keys(LAB_PRESETS).join(', ')}
   --vmid-bits N      8 or 16
@@ -46,7 +46,7 @@ What an option does not fix is drawn. Run i depends on the seed and i alone.
   --shard I/N        only runs I, I+N, I+2N ... (I counts from 0)
   --driver FILE      try the IOMMU driver that this module exports (docs/drivers.md)
   --bug NAME         put a bug of the zoo into the driver and find it: a name, a module's file
-                     (docs/bugs.md), or all; ${HUNT_RUNS} runs, the properties taking turns
+                     (docs/bugs.md), or all; ${HUNT_RUNS} runs
   --replay FILE      run this scenario under the properties instead of drawing
   --out DIR          where failing cases are saved; default: the current directory
   --json             as JSON
@@ -198,15 +198,16 @@ function campaign(values: Values, names: readonly string[], given: Given, io: Io
     extras: given.extras,
     withoutPolicy: given.driver !== undefined && fixed.policy === undefined,
     ...(shard === undefined ? {} : { shard }),
-    progress: (name, run) => {
-      if ((run + 1) % PROGRESS_EVERY === 0 && run + 1 < runs) io.err(`${name}: ${run + 1} of ${runs} runs\n`);
+    progress: (run) => {
+      if ((run + 1) % PROGRESS_EVERY === 0 && run + 1 < runs) io.err(`${run + 1} of ${runs} runs\n`);
     },
   };
+  const { coverage: _, ...uncounted } = options;
   const json = flag(values, 'json');
-  const reports = properties.map((property) => {
-    const report = runProperty(property, options);
-    const shown = report.findings.map((one) =>
-      show(property, seed, one, runCase(property, one.case, { ...options, coverage: new Coverage() }), given),
+  const reports = runCampaign(properties, options).map((report, i) => {
+    const property = properties[i];
+    const shown = report.findings.flatMap((one) =>
+      property === undefined ? [] : [show(property, seed, one, runCase(property, one.case, uncounted), given)],
     );
     if (!json) for (const { lines } of shown) io.out(`${lines.join('\n')}\n\n`);
     return { report, shown };

@@ -54,18 +54,5 @@ export const failureChangesNothing: Property = {
   name: 'failure-changes-nothing',
   title: 'an operation that fails leaves STEs, VMID owners, objects and their counts as they were',
   foreign: true,
-  weights: {
-    hwptAlloc: 4,
-    viommuAlloc: 4,
-    vdeviceAlloc: 3,
-    nestedAlloc: 4,
-    attach: 10,
-    detach: 2,
-    destroy: 3,
-    bind: 1,
-    unbind: 1,
-    map: 1,
-    fail: 8,
-  },
   monitor: (watched) => new FailureChangesNothing(watched),
 };

@@ -131,7 +131,6 @@ export const isolation: Property = {
   name: 'isolation',
   title: 'what VM 0 does with what it controls changes nothing that VM 1 can observe',
   foreign: true,
-  weights: {},
   cases: twinCase,
   run,
   monitor: () => ({}),

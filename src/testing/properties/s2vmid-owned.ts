@@ -114,16 +114,5 @@ export const s2vmidOwned: Property = {
   name: 's2vmid-owned',
   title: 'the S2VMID of every valid STE with stage 2 on is allocated on its SMMU and has one owner',
   foreign: true,
-  weights: {
-    hwptAlloc: 3,
-    viommuAlloc: 4,
-    vdeviceAlloc: 3,
-    nestedAlloc: 5,
-    attach: 8,
-    detach: 3,
-    destroy: 5,
-    bind: 1,
-    unbind: 1,
-  },
   monitor: (watched) => new S2VmidOwned(watched),
 };

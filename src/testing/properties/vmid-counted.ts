@@ -45,17 +45,5 @@ export const vmidCounted: Property = {
   name: 'vmid-counted',
   title: 'each SMMU has as many VMIDs owned as the policy has owners there',
   foreign: false,
-  weights: {
-    hwptAlloc: 4,
-    viommuAlloc: 5,
-    vdeviceAlloc: 2,
-    nestedAlloc: 4,
-    attach: 8,
-    detach: 3,
-    destroy: 6,
-    bind: 1,
-    unbind: 1,
-    fail: 2,
-  },
   monitor: (watched) => new VmidCounted(watched),
 };

@@ -54,18 +54,5 @@ export const vmidFree: Property = {
   name: 'vmid-free',
   title: 'a free VMID is named by no STE, cached STE, TLB entry, VINTF or pending command',
   foreign: true,
-  weights: {
-    hwptAlloc: 3,
-    viommuAlloc: 4,
-    vdeviceAlloc: 3,
-    nestedAlloc: 5,
-    attach: 8,
-    detach: 4,
-    destroy: 8,
-    unbind: 1,
-    bind: 1,
-    dma: 6,
-    invalidate: 1,
-  },
   monitor: (watched) => new VmidFree(watched),
 };

@@ -1,0 +1,11 @@
+/** The flavours that cases are drawn from. Each run draws one, in turn by their shares. */
+import type { Flavour } from '../flavour.ts';
+import { dma } from './dma.ts';
+import { failures } from './failures.ts';
+import { freeing } from './freeing.ts';
+import { lives } from './lives.ts';
+import { mixed } from './mixed.ts';
+import { owners } from './owners.ts';
+
+/** In the order in which they take turns. */
+export const FLAVOURS: readonly Flavour[] = [owners, freeing, failures, lives, dma, mixed];
