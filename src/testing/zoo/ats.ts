@@ -1,4 +1,6 @@
 /** Bugs in how devices' own caches are kept in step, and the deviations of Linux 7.2 as bugs. */
+import { ATC_INV_SIZE_ALL, CMD_ATC_INV, opcodeOf } from '../../../spec/index.ts';
+import { enableAts } from '../../driver/arm-smmu-v3/pci.ts';
 import { QUIRK_NAMES, type QuirkName } from '../../driver/arm-smmu-v3/quirks.ts';
 import type { LabConfig } from '../lab.ts';
 import type { Bug } from './bug.ts';
@@ -32,7 +34,7 @@ export const ATS_BUGS: readonly Bug[] = [
   {
     name: 'atc-before-tlbi',
     story:
-      'CMD_ATC_INV goes out before the TLB invalidation: the device may ask again and get the old translation (3.9.1).',
+      'CMD_ATC_INV goes out before the TLB invalidation: the device may ask again and get the old translation (3.9.1). Linux had it so until "Fix ATC invalidation ordering wrt main TLBs" (2019).',
     lab: { ats: true },
     apply: ({ driver }) => {
       const { invalidation } = driver;
@@ -74,6 +76,73 @@ export const ATS_BUGS: readonly Bug[] = [
         ...makers,
         cdTableSte: (master, _ats, s1dss) => makers.cdTableSte(master, false, s1dss),
         s2DomainSte: (master, domain, vmid) => makers.s2DomainSte(master, domain, vmid, false),
+      };
+    },
+  },
+  {
+    name: 'atc-range-halved',
+    story:
+      'The span of a CMD_ATC_INV is one power of two too small: of a range of pages the upper half stays in the device (IHI 0070 4.5.1, Size).',
+    lab: { ats: true },
+    apply: ({ driver }) => {
+      const { commandQueue } = driver;
+      driver.commandQueue = {
+        issue: (queue, commands, sync) =>
+          commandQueue.issue(
+            queue,
+            commands.map((command) => {
+              const size = opcodeOf(command) === CMD_ATC_INV.opcode ? CMD_ATC_INV.num(command, 'Size') : 0;
+              if (size === 0 || size === ATC_INV_SIZE_ALL) return command;
+              const half = command.slice();
+              CMD_ATC_INV.set(half, 'Size', size - 1);
+              return half;
+            }),
+            sync,
+          ),
+      };
+    },
+  },
+  {
+    name: 'ats-on-before-ste',
+    story:
+      'ATS is turned on in the device before the STE that allows it: its translation requests meet EATS=0 and end the use of ATS (IHI 0070 3.9.2).',
+    lab: { ats: true },
+    apply: ({ driver }) => {
+      const { attach } = driver;
+      driver.attach = {
+        ...attach,
+        prepare: (request) => {
+          const state = attach.prepare(request);
+          if (state.ats && !request.master.atsEnabled) enableAts(request.master);
+          return state;
+        },
+      };
+    },
+  },
+  {
+    name: 'atc-kept-at-detach',
+    story:
+      'A device that leaves for a domain without ATS keeps what it has cached: CMD_ATC_INV is sent when ATS goes on, and not when it goes off (IHI 0070 3.9.1).',
+    lab: { ats: true },
+    apply: ({ driver }) => {
+      const { attach, commandQueue } = driver;
+      let leaving = false;
+      driver.attach = {
+        ...attach,
+        prepare: (request) => {
+          leaving = request.master.atsEnabled;
+          try {
+            return attach.prepare(request);
+          } finally {
+            leaving = false;
+          }
+        },
+      };
+      driver.commandQueue = {
+        issue: (queue, commands, sync) => {
+          const left = leaving ? commands.filter((one) => opcodeOf(one) !== CMD_ATC_INV.opcode) : commands;
+          return commandQueue.issue(queue, left, sync);
+        },
       };
     },
   },

@@ -1,5 +1,5 @@
 /** Bugs in how STEs, CDs and tables are written. */
-import { linuxCdUsed, linuxSteUsed, STE } from '../../../spec/index.ts';
+import { CMD_CFGI_STE, linuxCdUsed, linuxSteUsed, opcodeOf, STE } from '../../../spec/index.ts';
 import { type EntryWriter, planEntryUpdate, readEntry, storeEntry } from '../../driver/arm-smmu-v3/entry-writer.ts';
 import { begun } from './begun.ts';
 import type { Bug, BugParts } from './bug.ts';
@@ -16,6 +16,20 @@ const writing =
       write: (kernel, pa, target, rules, sync) => {
         const hit = acts() && rules.used === (kind === 'ste' ? linuxSteUsed : linuxCdUsed);
         return (hit ? wrapped : base.write)(kernel, pa, target, rules, sync);
+      },
+    };
+  };
+
+/** Replaces what the writer of STEs may change at any time. */
+const safeBut =
+  (name: 'EATS' | 'MEV') =>
+  ({ driver }: BugParts): void => {
+    const { entryWriter: base } = driver;
+    const mask = STE.mask([name]);
+    driver.entryWriter = {
+      write: (kernel, pa, target, rules, sync) => {
+        const safe: typeof rules.safe = (from, to) => rules.safe(from, to).map((word, i) => word & ~(mask[i] ?? 0));
+        return base.write(kernel, pa, target, rules.used === linuxSteUsed ? { ...rules, safe } : rules, sync);
       },
     };
   };
@@ -119,6 +133,53 @@ export const ENTRY_BUGS: readonly Bug[] = [
           STE.set(ste, 'Config', 'S2_TRANS');
           return ste;
         },
+      };
+    },
+  },
+  {
+    name: 'mev-not-safe',
+    story:
+      'MEV counts as a bit that hardware uses, and nested STEs set it: a VM that turns its stage 1 on gets a moment with V=0, in which its DMA aborts. Linux: da0c56520e88 set MEV; mended by "Mark STE MEV safe when computing the update sequence" (January 2026).',
+    apply: safeBut('MEV'),
+  },
+  {
+    name: 'eats-not-safe',
+    story:
+      'EATS counts as a bit that hardware uses, though ATS is off in the device whenever it changes: a VM that turns stage 1 and ATS off at once gets a moment with V=0. Linux 1e8be08d1c91; mended by 7cad80048595, "Mark EATS_TRANS safe when computing the update sequence".',
+    lab: { ats: true },
+    apply: safeBut('EATS'),
+  },
+  {
+    name: 'blocked-is-bypass',
+    story:
+      'A device that is detached gets an STE that bypasses instead of one that aborts: it reaches all memory until somebody attaches it again.',
+    apply: (parts) => {
+      const { driver } = parts;
+      const { makers } = driver;
+      const acts = begun(parts);
+      const bypass = STE.encode({ V: 1, Config: 'BYPASS' });
+      driver.makers = { ...makers, abortSte: () => (acts() ? bypass.slice() : makers.abortSte()) };
+    },
+  },
+  {
+    name: 'leaf-for-a-new-table',
+    story:
+      'CMD_CFGI_STE after a new level 2 table has Leaf=1: a cached L1STD with Span 0 stays, and the device that comes is refused (IHI 0070 4.3.1, 5.1.1).',
+    lab: { streamTable: 'two-level' },
+    apply: ({ driver }) => {
+      const { commandQueue } = driver;
+      driver.commandQueue = {
+        issue: (queue, commands, sync) =>
+          commandQueue.issue(
+            queue,
+            commands.map((command) => {
+              if (opcodeOf(command) !== CMD_CFGI_STE.opcode) return command;
+              const leaf = command.slice();
+              CMD_CFGI_STE.set(leaf, 'Leaf', 1);
+              return leaf;
+            }),
+            sync,
+          ),
       };
     },
   },

@@ -2,6 +2,7 @@
 import { ATS_BUGS, QUIRK_BUGS } from './ats.ts';
 import type { Bug } from './bug.ts';
 import { ENTRY_BUGS } from './entries.ts';
+import { GUEST_BUGS } from './guests.ts';
 import { HANDLE_BUGS } from './handles.ts';
 import { INVALIDATION_BUGS } from './invalidation.ts';
 import { TEARDOWN_BUGS } from './teardown.ts';
@@ -16,6 +17,7 @@ export const ZOO: readonly Bug[] = [
   ...TEARDOWN_BUGS,
   ...INVALIDATION_BUGS,
   ...ENTRY_BUGS,
+  ...GUEST_BUGS,
   ...HANDLE_BUGS,
   ...ATS_BUGS,
   ...QUIRK_BUGS,

@@ -1,6 +1,7 @@
 /** Bugs in what an unmap and a detach invalidate. */
-import { CMD_TLBI_NH_ALL, opcodeOf } from '../../../spec/index.ts';
+import { opcodeOf } from '../../../spec/index.ts';
 import type { Inv } from '../../driver/arm-smmu-v3/invalidation.ts';
+import { begun } from './begun.ts';
 import type { Bug, BugParts } from './bug.ts';
 
 const SHARING = ['at-attach', 'viommu-only', 'external'] as const;
@@ -178,15 +179,53 @@ export const INVALIDATION_BUGS: readonly Bug[] = [
     },
   },
   {
-    name: 'guest-vmid-kept',
+    name: 'unmap-misses-one-viommu',
     story:
-      "A VM's TLBI goes to the queue with the VMID that the VM wrote in it: it hits another VM, or nobody (arm_vsmmu_convert_user_cmd must replace it).",
+      'An unmap of an S2 reaches one vIOMMU of each SMMU: the search for the VMID to invalidate ends with the first that it finds, as it may where a VMID belongs to the S2.',
+    policies: SHARING,
+    apply: narrowed((live) =>
+      live.filter(
+        (inv, i) =>
+          inv.type !== 'S2_VMID_VSMMU' ||
+          live.findIndex(({ type, smmu }) => type === 'S2_VMID_VSMMU' && smmu === inv.smmu) === i,
+      ),
+    ),
+  },
+  {
+    name: 'unmap-of-odd-pages-rounded-down',
+    story:
+      'The pages of an unmap are rounded down to a power of two before they become a range: of three pages two are invalidated (NUM and SCALE, IHI 0070 4.4.1.1).',
     apply: ({ driver }) => {
-      const { nested } = driver;
-      driver.nested = {
-        ...nested,
-        convertCommand: (command, _vmid, sidOf) =>
-          nested.convertCommand(command, CMD_TLBI_NH_ALL.num(command, 'VMID'), sidOf),
+      const { invalidation } = driver;
+      driver.invalidation = {
+        ...invalidation,
+        invRange: (kernel, invs, range) => {
+          let size = range.granule;
+          while (size !== 0n && size * 2n <= range.size) size *= 2n;
+          return invalidation.invRange(kernel, invs, range.size === 0n ? range : { ...range, size });
+        },
+      };
+    },
+  },
+  {
+    name: 'stage1-kept-under-living-vmid',
+    story:
+      "The last nested device leaves an S2 whose VMID lives on: its combined entries stay, and no unmap sends NH_ALL any more. Where vIOMMUs borrow the S2's VMID, the nested detach must clean stage 1.",
+    policies: ['at-domain-alloc'],
+    apply: ({ driver }) => {
+      driver.invalidation = { ...driver.invalidation, flushStage1: () => true };
+    },
+  },
+  {
+    name: 'entries-after-prod',
+    story:
+      'PROD is published without a barrier after the entries: hardware may fetch what the slot held before. Entries first, then the index (IHI 0070 3.5.3; Linux: dma_wmb() in queue_sync_prod_out).',
+    apply: (parts) => {
+      const { kernel } = parts;
+      const acts = begun(parts);
+      const barrier = kernel.dmaWmb.bind(kernel);
+      kernel.dmaWmb = (point) => {
+        if (point !== 'cmdq:entries' || !acts()) barrier(point);
       };
     },
   },

@@ -321,4 +321,54 @@ export const VMID_BUGS: readonly Bug[] = [
       };
     },
   },
+  {
+    name: 'vmid-freed-on-first-smmu',
+    story:
+      'The last detach of a shared S2 on its second SMMU gives the number back to the first: there another may own it, and here it is lost.',
+    policies: ['at-attach', 'viommu-only'],
+    apply: ({ driver }) => {
+      const { vmidPolicy: base } = driver;
+      driver.vmidPolicy = {
+        ...base,
+        tagUnused: (parent, tag) => base.tagUnused(parent, { ...tag, smmu: parent.smmu }),
+      };
+    },
+  },
+  {
+    name: 'direct-attach-borrows-viommu-vmid',
+    story:
+      "A direct attach of an S2 finds the live tag of a vIOMMU on the SMMU and uses its number. The vIOMMU's end frees it under the attachment.",
+    policies: ['at-attach'],
+    apply: ({ driver }) => {
+      const { vmidPolicy: base } = driver;
+      driver.vmidPolicy = {
+        ...base,
+        tagFor: (domain, smmu) => {
+          const lent = domain instanceof PagingDomain ? live(domain, smmu, 'S2_VMID_VSMMU') : undefined;
+          return lent === undefined
+            ? base.tagFor(domain, smmu)
+            : { type: 'S2_VMID_VSMMU', vmid: lent.id, fresh: false };
+        },
+      };
+    },
+  },
+  {
+    name: 'viommu-vmid-leaks-without-answer',
+    story:
+      'The answer to IOMMU_VIOMMU_ALLOC cannot be copied to the user. The object is taken apart as one that was never finished, and its VMID is forgotten.',
+    policies: SHARING,
+    apply: ({ driver, kernel }) => {
+      const { vmidPolicy: base } = driver;
+      let last = '';
+      kernel.onPoint((point) => {
+        last = point;
+      });
+      driver.vmidPolicy = {
+        ...base,
+        vsmmuDestroy: (vsmmu) => {
+          if (!last.startsWith('copy:to-user')) base.vsmmuDestroy(vsmmu);
+        },
+      };
+    },
+  },
 ];
