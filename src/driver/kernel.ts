@@ -63,12 +63,12 @@ export interface IdAllocator {
  */
 export interface OwnershipNote {
   readonly what: 'vmid' | 'asid' | 'page' | 'stream' | 'operation';
-  readonly act: 'alloc' | 'free' | 'give' | 'done';
+  readonly act: 'alloc' | 'free' | 'give' | 'begin' | 'done' | 'fail';
   /** SMMU name for vmid, stream, and an operation on one stream; else ''. */
   readonly where: string;
   readonly id: bigint;
   readonly owner: string;
-  /** Size of a page that is allocated; default 4096. */
+  /** Size of a page, default 4096; of the range of input addresses from `id` on that an unmap takes away. */
   readonly bytes?: number;
 }
 

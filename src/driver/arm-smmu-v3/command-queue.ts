@@ -87,6 +87,10 @@ export class CommandQueue implements CommandSink {
   /** What did not fit before a time-out: it goes first, so that a later CMD_SYNC covers it. */
   #backlog: Words[] = [];
   #lostSync = false;
+  /** Commands are dropped: the SMMU is suspended, and will be invalidated as a whole before it goes on. */
+  #stopped = false;
+  /** What was dropped or lost is not made good yet. */
+  #owing = false;
   #atcTimeouts = 0;
 
   constructor(kernel: Kernel, setup: CommandQueueSetup) {
@@ -111,7 +115,7 @@ export class CommandQueue implements CommandSink {
   }
 
   get quiet(): boolean {
-    return !this.#lostSync;
+    return !this.#lostSync && !this.#owing;
   }
 
   get atcTimeouts(): number {
@@ -127,14 +131,40 @@ export class CommandQueue implements CommandSink {
     return this.#setup.supports?.(command) ?? true;
   }
 
-  /** Both indexes back to 0: the queue's registers were rewritten. What had been lost is gone with them. */
+  /**
+   * Both indexes back to 0: the queue's registers were rewritten. Commands that it still held are gone with them, so no
+   * CMD_SYNC makes good what was lost, before {@link settled}.
+   */
   restart(): void {
     this.#prod = 0;
     this.#cons = 0;
     this.#backlog = [];
+    this.#stopped = false;
+    this.#owing = true;
+  }
+
+  /**
+   * Nothing is sent any more: the SMMU is about to be switched off. Lists count as done, because whatever they
+   * invalidate is invalidated before the SMMU is on again; what was given up waits until then ({@link quiet}).
+   */
+  stop(): void {
+    this.#stopped = true;
+    this.#owing = true;
+  }
+
+  /**
+   * Since {@link restart} everything that the SMMU caches was invalidated, or told to be.
+   * @param done its CMD_SYNCs have completed; otherwise the next one of this queue makes it good
+   */
+  settled(done: boolean): void {
+    this.#owing = false;
+    if (!done) return;
+    this.#lostSync = false;
+    this.#setup.onQuiet?.();
   }
 
   issue(commands: readonly Words[], sync: boolean): boolean {
+    if (this.#stopped) return true;
     let list = commands;
     if (this.#backlog.length > 0) {
       const backlog = this.#backlog;
@@ -231,7 +261,7 @@ export class CommandQueue implements CommandSink {
     }
     if (msi) this.#cons = target;
     this.#lostSync = false;
-    this.#setup.onQuiet?.();
+    if (!this.#owing) this.#setup.onQuiet?.();
     return true;
   }
 

@@ -36,6 +36,7 @@ import { pageResponse } from './events.ts';
 import { type DriverOptions, type DriverSettings, optionsOf } from './options.ts';
 import { type DriverParts, driverParts } from './parts.ts';
 import { clearPasid, setPasidDomain } from './pasid.ts';
+import { resumeSmmu, suspendSmmu } from './power.ts';
 import { Quarantine, type Quarantined } from './quarantine.ts';
 import { disableSmmu, resetSmmu } from './reset.ts';
 import { registerAt, type Smmu, type SmmuImpl } from './smmu.ts';
@@ -177,9 +178,21 @@ export class ArmSmmuDriver implements IommuOps {
     return this.kernel.bus.firmware.smmus.map((node) => this.probe(node));
   }
 
-  /** Resets an SMMU in operation (`arm_smmu_device_reset`, as after a suspend). @throws KernelError ETIMEDOUT */
+  /** Resets an SMMU in operation (`arm_smmu_device_reset`). @throws KernelError ETIMEDOUT */
   reset(name: string): void {
     resetSmmu(this.smmu(name));
+  }
+
+  /** Switches an SMMU off until {@link resume}; see {@link suspendSmmu}. @throws KernelError ENODEV, ETIMEDOUT */
+  suspend(name: string): void {
+    suspendSmmu(this.smmu(name));
+    this.kernel.runInterrupts();
+  }
+
+  /** Brings an SMMU back that was suspended, or lost its state; see {@link resumeSmmu}. @throws KernelError ENODEV, ETIMEDOUT */
+  resume(name: string): void {
+    resumeSmmu(this.smmu(name));
+    this.kernel.runInterrupts();
   }
 
   /** Switches an SMMU off; its devices were released before (`arm_smmu_device_remove`). @throws KernelError EBUSY, ETIMEDOUT */
@@ -196,6 +209,10 @@ export class ArmSmmuDriver implements IommuOps {
   /** The machine goes down: the SMMU is switched off and nothing else (`arm_smmu_device_shutdown`). @throws KernelError ENODEV, ETIMEDOUT */
   shutdown(name: string): void {
     disableSmmu(this.smmu(name));
+  }
+
+  settled(dev: Device, then: () => void): void {
+    this.#quarantine.settled([masterOf(dev).smmu], then);
   }
 
   #label(kind: string): string {

@@ -10,6 +10,7 @@ import { type Invalidation, invalidation } from './invalidation.ts';
 import { IoPageTable, type TableConfig, type TlbOps } from './io-pgtable.ts';
 import { type NestedPart, nestedPart } from './nested.ts';
 import type { DriverOptions } from './options.ts';
+import { type ResetPart, resetPart } from './reset.ts';
 import { makeAbortSte, makeBypassSte, makeCdTableSte, makeNestedCdTableSte, makeS2DomainSte } from './ste.ts';
 import { makeVmidPolicy, type VmidPolicy } from './vmid-policy.ts';
 
@@ -34,6 +35,7 @@ export interface DriverParts {
   readonly attach: AttachPart;
   readonly nested: NestedPart;
   readonly vmidPolicy: VmidPolicy;
+  readonly reset: ResetPart;
   /** Register sequences of a Tegra241 CMDQV. */
   readonly vintf: VintfPart;
   /** ASIDs of all SMMUs (`arm_smmu_asid_xa`). */
@@ -55,6 +57,7 @@ export function driverParts(kernel: Kernel, options: DriverOptions): DriverParts
     attach: attachPart,
     nested: nestedPart,
     vmidPolicy: makeVmidPolicy(options.vmidPolicy, options),
+    reset: resetPart,
     vintf: vintfPart,
     asids: kernel.ids('asid', 1, ASID_MAX, 'EBUSY'),
     makers: {

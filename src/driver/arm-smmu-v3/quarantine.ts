@@ -7,6 +7,7 @@ export interface Quarantined {
 }
 
 interface Held {
+  /** '': nothing is given up; somebody waits to be told. */
   readonly what: string;
   readonly waitsFor: Set<string>;
   readonly release: () => void;
@@ -44,6 +45,11 @@ export class Quarantine {
     else this.#held.push({ what, waitsFor: new Set(doubtful.map(({ name }) => name)), release });
   }
 
+  /** Calls `then` as {@link retire} would: what was done is certain. It is no thing that is held. */
+  settled(smmus: readonly QuarantineSource[], then: () => void): void {
+    this.retire(smmus, '', then);
+  }
+
   /** A queue of `smmu` is quiet again; releases what waited for nothing else. */
   settle(smmu: QuarantineSource): void {
     if (this.#held.length === 0 || smmu.queues.some((queue) => !queue.quiet)) return;
@@ -60,6 +66,7 @@ export class Quarantine {
 
   /** What is held, oldest first. */
   list(): Quarantined[] {
-    return this.#held.map(({ what, waitsFor }) => ({ what, waitsFor: [...waitsFor].sort() }));
+    const things = this.#held.filter(({ what }) => what !== '');
+    return things.map(({ what, waitsFor }) => ({ what, waitsFor: [...waitsFor].sort() }));
   }
 }

@@ -35,18 +35,18 @@ const write32 = (smmu: Smmu, register: Register, value: number): void =>
 const write64 = (smmu: Smmu, register: Register, value: bigint): void =>
   smmu.kernel.write64Relaxed(`reset:${register.name}`, registerAt(smmu, register), value);
 
-const read32 = (smmu: Smmu, register: Register): number =>
+export const read32 = (smmu: Smmu, register: Register): number =>
   smmu.kernel.read32(`reset:${register.name}`, registerAt(smmu, register));
 
 /** Writes a register and waits until its ACK copy says the same (`arm_smmu_write_reg_sync`). @throws KernelError ETIMEDOUT */
-function writeSync(smmu: Smmu, register: Register, ack: Register, value: number): void {
+export function writeSync(smmu: Smmu, register: Register, ack: Register, value: number): void {
   smmu.kernel.write32(`reset:${register.name}`, registerAt(smmu, register), value >>> 0);
   if (!smmu.kernel.poll(`${ack.name}`, () => read32(smmu, ack) === value >>> 0))
     throw new KernelError('ETIMEDOUT', `${smmu.name}: ${ack.name} never became 0x${(value >>> 0).toString(16)}`);
 }
 
 /** Sets GBPA.ABORT, so that nothing passes while translation is off (`arm_smmu_update_gbpa`). @throws KernelError ETIMEDOUT */
-function abortWhileOff(smmu: Smmu): void {
+export function abortWhileOff(smmu: Smmu): void {
   const update = GBPA.bit('Update');
   const idle = (): boolean => (read32(smmu, GBPA) & update) === 0;
   const wait = (): void => {
@@ -80,19 +80,51 @@ function setupInterrupts(smmu: Smmu): void {
   writeSync(smmu, IRQ_CTRL, IRQ_CTRLACK, enables);
 }
 
-function invalidateAll(smmu: Smmu): void {
-  issueWithSync(smmu, cfgiAll());
-  if (smmu.features.hyp) issueWithSync(smmu, tlbiEl2All());
-  issueWithSync(smmu, tlbiNsnhAll());
+/** Steps of a reset that a test or the bug zoo wraps. */
+export interface ResetPart {
+  /** Everything that hardware caches, each command with its own CMD_SYNC. False: one timed out. */
+  invalidateAll(smmu: Smmu): boolean;
+  /** Base and indexes of the SMMU's own queue; it is off. */
+  startCommandQueue(smmu: Smmu): void;
+  /** The Event queue, and the PRI queue if there is one; `enable` sets bits of CR0. */
+  startOutputQueues(smmu: Smmu, enable: (bits: number) => void): void;
 }
+
+function invalidateAll(smmu: Smmu): boolean {
+  const config = issueWithSync(smmu, cfgiAll());
+  const el2 = !smmu.features.hyp || issueWithSync(smmu, tlbiEl2All());
+  return issueWithSync(smmu, tlbiNsnhAll()) && config && el2;
+}
+
+function startCommandQueue(smmu: Smmu): void {
+  const { cmdq } = smmu;
+  write64(smmu, CMDQ_BASE, CMDQ_BASE.value64({ RA: 1, ADDR: cmdq.base >> 5n, LOG2SIZE: cmdq.log2size }));
+  cmdq.restart();
+  write32(smmu, CMDQ_PROD, 0);
+  write32(smmu, CMDQ_CONS, 0);
+}
+
+function startOutputQueues(smmu: Smmu, enable: (bits: number) => void): void {
+  startHardwareQueue(smmu, smmu.evtq, EVENTQ_BASE as unknown as Register, EVENTQ_PROD, EVENTQ_CONS);
+  enable(CR0.bit('EVENTQEN'));
+  if (smmu.priq === null) return;
+  startHardwareQueue(smmu, smmu.priq, PRIQ_BASE as unknown as Register, PRIQ_PROD, PRIQ_CONS);
+  enable(CR0.bit('PRIQEN'));
+}
+
+/** The steps as shipped. */
+export const resetPart: ResetPart = { invalidateAll, startCommandQueue, startOutputQueues };
 
 /**
  * Brings an SMMU from any state into operation (`arm_smmu_device_reset`).
  * @throws KernelError ETIMEDOUT if a register does not follow
  */
 export function resetSmmu(smmu: Smmu): void {
-  const { features } = smmu;
-  if ((read32(smmu, CR0) & CR0.bit('SMMUEN')) !== 0) {
+  const { features, parts } = smmu;
+  const on = (read32(smmu, CR0) & CR0.bit('SMMUEN')) !== 0;
+  // Switched off by nobody here: its registers were reset under the driver.
+  if (!on && (smmu.enabled || smmu.suspended)) smmu.impl?.deviceLost?.(smmu);
+  if (on) {
     smmu.kernel.log('warn', `${smmu.name}: SMMU currently enabled! Resetting...`);
     abortWhileOff(smmu);
   }
@@ -106,27 +138,21 @@ export function resetSmmu(smmu: Smmu): void {
   write32(smmu, CR2, CR2.value({ PTM: 1, RECINVSID: 1, E2H: features.e2h ? 1 : 0 }));
   write64(smmu, STRTAB_BASE, STRTAB_BASE.value64({ RA: 1, ADDR: smmu.strtab.base >> 6n }));
   write32(smmu, STRTAB_BASE_CFG, smmu.strtab.cfg);
-  write64(smmu, CMDQ_BASE, CMDQ_BASE.value64({ RA: 1, ADDR: smmu.cmdq.base >> 5n, LOG2SIZE: smmu.cmdq.log2size }));
-  smmu.cmdq.restart();
-  write32(smmu, CMDQ_PROD, 0);
-  write32(smmu, CMDQ_CONS, 0);
+  parts.reset.startCommandQueue(smmu);
   let enables = CR0.bit('CMDQEN');
   const enable = (more: number): void => {
     enables |= more;
     writeSync(smmu, CR0, CR0ACK, enables);
   };
   enable(0);
-  invalidateAll(smmu);
-  startHardwareQueue(smmu, smmu.evtq, EVENTQ_BASE as unknown as Register, EVENTQ_PROD, EVENTQ_CONS);
-  enable(CR0.bit('EVENTQEN'));
-  if (smmu.priq !== null) {
-    startHardwareQueue(smmu, smmu.priq, PRIQ_BASE as unknown as Register, PRIQ_PROD, PRIQ_CONS);
-    enable(CR0.bit('PRIQEN'));
-  }
+  const clean = parts.reset.invalidateAll(smmu);
+  parts.reset.startOutputQueues(smmu, enable);
   if (features.ats) enable(CR0.bit('ATSCHK'));
   setupInterrupts(smmu);
   enable(CR0.bit('SMMUEN'));
   smmu.enabled = true;
+  smmu.suspended = false;
+  smmu.cmdq.settled(clean);
   smmu.impl?.deviceReset?.(smmu);
 }
 

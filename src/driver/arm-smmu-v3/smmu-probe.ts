@@ -77,6 +77,7 @@ class SmmuInstance implements Smmu {
   strtab: Smmu['strtab'];
   impl: SmmuImpl | null;
   enabled = false;
+  suspended = false;
   readonly streams = new Map<number, Stream>();
   readonly streamsLock: Smmu['streamsLock'];
   readonly iopf: IopfQueue;

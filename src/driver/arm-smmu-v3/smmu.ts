@@ -26,6 +26,10 @@ export interface SmmuImpl {
   deviceReset?(smmu: Smmu): void;
   /** Before the SMMU is switched off. */
   deviceRemove?(smmu: Smmu): void;
+  /** Before power may go: everything off in order. */
+  deviceSuspend?(smmu: Smmu): void;
+  /** Its registers may be at their reset values: nothing of it is on as far as the driver knows. */
+  deviceLost?(smmu: Smmu): void;
   /** Gives its memory back; the SMMU is off. */
   freeStructures?(smmu: Smmu): void;
   /** A queue for a list that begins with this command; null: the SMMU's own. */
@@ -70,6 +74,8 @@ export interface Smmu {
   readonly iopf: IopfQueue;
   /** SMMUEN is on: structures are reachable. */
   enabled: boolean;
+  /** Switched off until {@link resumeSmmu}; registers and caches may be lost meanwhile. */
+  suspended: boolean;
   readonly streams: Map<number, Stream>;
   readonly streamsLock: Lock;
   readonly queues: readonly Settling[];

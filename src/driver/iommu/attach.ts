@@ -14,6 +14,7 @@ import {
   groupSetPasid,
   NO_PASID,
 } from './group.ts';
+import { passTo } from './notes.ts';
 import type { AttachHandle, Device, DomainType, IommuDomain } from './ops.ts';
 
 /** A handle for one attachment of `domain`. The core sets `live`; the caller keeps it until detach. */
@@ -91,6 +92,7 @@ function takeDmaOwnership(group: IommuGroup, owner: object): void {
   groupSetDomain(group, group.ops.blockedDomain);
   group.owner = owner;
   group.ownerCount = 1;
+  for (const { dev } of group.devices) passTo(group.kernel, dev, owner);
 }
 
 function releaseDmaOwnership(group: IommuGroup): void {
@@ -100,6 +102,7 @@ function releaseDmaOwnership(group: IommuGroup): void {
   }
   group.ownerCount = 0;
   group.owner = null;
+  for (const { dev } of group.devices) passTo(group.kernel, dev, null);
   if (group.defaultDomain !== null) groupSetDomainNofail(group, group.defaultDomain);
 }
 

@@ -4,6 +4,7 @@
  */
 import type { Kernel, Lock } from '../kernel.ts';
 import { KernelError } from '../kernel.ts';
+import { operation } from './notes.ts';
 import type { AttachHandle, Device, IommuDomain, IommuOps } from './ops.ts';
 import type { CoreParts } from './parts.ts';
 
@@ -197,15 +198,24 @@ export function deviceSetDomain(
   if (gdev.requireDirect && (next.type === 'blocked' || next === blocked)) {
     throw new KernelError('EINVAL', `firmware demands a 1:1 mapping for ${gdev.dev.name}, so it cannot be blocked`);
   }
-  try {
-    group.parts.attachDevice(next, gdev.dev, old ?? blocked);
-  } catch (error) {
-    // The old domain is about to be freed: blocked is the one place that is left.
-    if (mustSucceed && next !== blocked) tryBlock(group, gdev, old ?? blocked);
-    throw error;
-  }
+  operation(group.kernel, gdev.dev, attachName(gdev.dev, next), () => {
+    try {
+      group.parts.attachDevice(next, gdev.dev, old ?? blocked);
+    } catch (error) {
+      // The old domain is about to be freed: blocked is the one place that is left.
+      if (mustSucceed && next !== blocked) tryBlock(group, gdev, old ?? blocked);
+      throw error;
+    }
+  });
   gdev.attached = true;
 }
+
+/** What an attachment to a domain is called in notes. */
+export const attachName = (dev: Device, domain: IommuDomain): string =>
+  domain === dev.iommu.ops.blockedDomain ? 'detach' : `attach to ${domain.type}`;
+
+/** What is done to a PASID is called so in notes: the RID stays what it is. */
+export const PASID_OPERATION = 'PASID set';
 
 function tryBlock(group: IommuGroup, gdev: GroupDevice, old: IommuDomain): void {
   group.mustNotFail(`${gdev.dev.name} cannot even be blocked`, () =>
@@ -228,7 +238,7 @@ export function groupSetPasid(group: IommuGroup, domain: IommuDomain, pasid: num
   for (const { dev } of group.devices) {
     if (dev.maxPasids === 0) continue;
     try {
-      group.parts.setDevPasid(domain, dev, pasid, old);
+      operation(group.kernel, dev, PASID_OPERATION, () => group.parts.setDevPasid(domain, dev, pasid, old));
     } catch (error) {
       for (const back of moved) restorePasid(group, back, pasid, domain, old);
       throw error;
@@ -247,15 +257,20 @@ function restorePasid(
   const back =
     old !== null &&
     group.mustNotFail(`${dev.name} PASID ${pasid} cannot return to the domain it had`, () =>
-      group.parts.setDevPasid(old, dev, pasid, failed),
+      operation(group.kernel, dev, PASID_OPERATION, () => group.parts.setDevPasid(old, dev, pasid, failed)),
     );
-  if (!back) group.parts.removeDevPasid(failed, dev, pasid);
+  if (!back) removePasid(group, dev, pasid, failed);
+}
+
+/** Blocks one PASID of one device. */
+export function removePasid(group: IommuGroup, dev: Device, pasid: number, domain: IommuDomain): void {
+  operation(group.kernel, dev, PASID_OPERATION, () => group.parts.removeDevPasid(domain, dev, pasid));
 }
 
 /** Blocks one PASID of every device that has PASIDs and is not in reset (`__iommu_remove_group_pasid`). */
 export function groupRemovePasid(group: IommuGroup, pasid: number, domain: IommuDomain): void {
   for (const gdev of group.devices) {
-    if (gdev.dev.maxPasids > 0 && gdev.resetDepth === 0) group.parts.removeDevPasid(domain, gdev.dev, pasid);
+    if (gdev.dev.maxPasids > 0 && gdev.resetDepth === 0) removePasid(group, gdev.dev, pasid, domain);
   }
 }
 
@@ -269,11 +284,13 @@ export function parkDevice(group: IommuGroup, gdev: GroupDevice): void {
   if (dev.maxPasids > 0) {
     for (const pasid of group.pasids) {
       const entry = group.pasidArray.get(pasid);
-      if (entry) group.parts.removeDevPasid(entry.domain, dev, pasid);
+      if (entry) removePasid(group, dev, pasid, entry.domain);
     }
   }
   const { identityDomain, blockedDomain } = dev.iommu.ops;
   const target = gdev.requireDirect ? identityDomain : blockedDomain;
-  if (group.domain !== target) group.parts.attachDevice(target, dev, group.domain);
+  const old = group.domain;
+  if (old !== target)
+    operation(group.kernel, dev, attachName(dev, target), () => group.parts.attachDevice(target, dev, old));
   gdev.attached = false;
 }

@@ -193,6 +193,11 @@ export interface IommuOps {
   capable(dev: Device, cap: IommuCap): boolean;
   /** Raw hardware information; `type` 0 is the driver's default. @throws KernelError EOPNOTSUPP for another type */
   hwInfo?(dev: Device, type: number): { readonly type: number; readonly data: Uint8Array };
+  /**
+   * Calls `then` as soon as no lost invalidation for the device can matter: at once, unless a CMD_SYNC timed out. Until
+   * then nothing that was done to the device counts as done. Without it everything does at once.
+   */
+  settled?(dev: Device, then: () => void): void;
   readonly identityDomain: IommuDomain;
   readonly blockedDomain: IommuDomain;
   readonly defaultDomainType: 'dma' | 'dma-fq' | 'identity';

@@ -1,6 +1,7 @@
 /** What a reset of an ATS-capable PCI device does to its attachments (pci_dev_reset_iommu_prepare and _done). */
 import type { GroupDevice, IommuGroup } from './group.ts';
-import { groupOf } from './group.ts';
+import { attachName, groupOf, PASID_OPERATION, removePasid } from './group.ts';
+import { operation } from './notes.ts';
 import type { Device } from './ops.ts';
 
 /**
@@ -37,11 +38,13 @@ export function pciDevResetDone(dev: Device): void {
 
 function block(group: IommuGroup, { dev }: GroupDevice): void {
   const blocked = dev.iommu.ops.blockedDomain;
-  if (group.domain !== null && group.domain !== blocked) group.parts.attachDevice(blocked, dev, group.domain);
+  const { domain, kernel } = group;
+  if (domain !== null && domain !== blocked)
+    operation(kernel, dev, attachName(dev, blocked), () => group.parts.attachDevice(blocked, dev, domain));
   if (dev.maxPasids > 0) {
     for (const pasid of group.pasids) {
       const entry = group.pasidArray.get(pasid);
-      if (entry) group.parts.removeDevPasid(entry.domain, dev, pasid);
+      if (entry) removePasid(group, dev, pasid, entry.domain);
     }
   }
   group.recoveryCount++;
@@ -49,14 +52,16 @@ function block(group: IommuGroup, { dev }: GroupDevice): void {
 
 function restore(group: IommuGroup, { dev }: GroupDevice): void {
   const blocked = dev.iommu.ops.blockedDomain;
+  const { domain, kernel } = group;
   attempt(group, dev, () => {
-    if (group.domain !== null && group.domain !== blocked) group.parts.attachDevice(group.domain, dev, blocked);
+    if (domain !== null && domain !== blocked)
+      operation(kernel, dev, attachName(dev, domain), () => group.parts.attachDevice(domain, dev, blocked));
   });
   if (dev.maxPasids === 0) return;
   for (const pasid of group.pasids) {
     attempt(group, dev, () => {
       const entry = group.pasidArray.get(pasid);
-      if (entry) group.parts.setDevPasid(entry.domain, dev, pasid, null);
+      if (entry) operation(kernel, dev, PASID_OPERATION, () => group.parts.setDevPasid(entry.domain, dev, pasid, null));
     });
   }
 }

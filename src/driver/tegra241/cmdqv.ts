@@ -257,6 +257,22 @@ export class Tegra241Cmdqv implements SmmuImpl {
     if (this.vintf0 !== null) smmu.parts.vintf.hwDeinit(this.vintf0);
   }
 
+  /** Every VINTF off, those of VMs first; they keep what {@link deviceReset} sets up again. */
+  deviceSuspend(smmu: Smmu): void {
+    for (const user of this.users.values()) smmu.parts.vintf.hwDeinit(user.vintf);
+    if (this.vintf0 !== null) smmu.parts.vintf.hwDeinit(this.vintf0);
+  }
+
+  /** A reset has switched everything off. */
+  deviceLost(): void {
+    const all = [...[...this.users.values()].map(({ vintf }) => vintf), ...(this.vintf0 === null ? [] : [this.vintf0])];
+    for (const vintf of all) {
+      vintf.enabled = false;
+      for (const queue of vintf.queues) if (queue !== null) queue.enabled = false;
+    }
+    this.#stuck.clear();
+  }
+
   /** Memory of a CMDQV that is off, or whose SMMU is. */
   freeStructures(): void {
     if (this.vintf0 === null) return;

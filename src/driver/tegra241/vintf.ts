@@ -160,6 +160,8 @@ export function queueInit(queue: Vcmdq): void {
   writeBase(queue);
   if (!queueConfigure(queue, VCMDQ_CONFIG.bit('CMDQ_EN')))
     throw new KernelError('ETIMEDOUT', `${queueName(queue)} does not start`);
+  // The reset of the SMMU, of which this is the last step, has invalidated everything.
+  queue.cmdq?.settled(true);
 }
 
 /** Prepares a queue for a VM, which starts it through page 0 (`tegra241_vcmdq_hw_init_user`). */
