@@ -1,6 +1,7 @@
 /** What the driver is put together from. A test, or a bug of the zoo, hands in a wrapped part. */
 import type { Words } from '../../../spec/index.ts';
 import type { IdAllocator, Kernel } from '../kernel.ts';
+import { type VintfUserPart, vintfUserPart } from '../tegra241/user.ts';
 import { type VintfPart, vintfPart } from '../tegra241/vintf.ts';
 import { type AttachPart, attachPart } from './attach.ts';
 import { makeS1Cd, makeSvaCd } from './cd.ts';
@@ -38,6 +39,8 @@ export interface DriverParts {
   readonly reset: ResetPart;
   /** Register sequences of a Tegra241 CMDQV. */
   readonly vintf: VintfPart;
+  /** What a VM gets of one. */
+  readonly vintfUser: VintfUserPart;
   /** ASIDs of all SMMUs (`arm_smmu_asid_xa`). */
   readonly asids: IdAllocator;
   readonly makers: Makers;
@@ -59,6 +62,7 @@ export function driverParts(kernel: Kernel, options: DriverOptions): DriverParts
     vmidPolicy: makeVmidPolicy(options.vmidPolicy, options),
     reset: resetPart,
     vintf: vintfPart,
+    vintfUser: vintfUserPart,
     asids: kernel.ids('asid', 1, ASID_MAX, 'EBUSY'),
     makers: {
       abortSte: makeAbortSte,

@@ -36,7 +36,7 @@ import type { IommufdViommu, UserData, ViommuOps } from '../iommu/ops.ts';
 import { VIOMMU_CORE_SIZE } from '../iommu/ops.ts';
 import { type IdAllocator, type Kernel, KernelError } from '../kernel.ts';
 import { CmdqvRegisters } from './registers.ts';
-import { reportVintfErrors, type UserVintf, vsmmuInit } from './user.ts';
+import { type UserVintf, vsmmuInit } from './user.ts';
 import type { Vcmdq, Vintf } from './vintf.ts';
 
 /** Module parameters, and the CPU that the driver runs on. */
@@ -304,7 +304,7 @@ export class Tegra241Cmdqv implements SmmuImpl {
 
   /** Tells VMs of their errors; takes iommufd's locks, so not from {@link interrupt}. */
   report(): void {
-    for (const user of this.users.values()) reportVintfErrors(user);
+    for (const user of [...this.users.values()]) user.vintf.smmu.parts.vintfUser.report(user);
   }
 
   #lvcmdqErrors(v: number): [bigint, bigint] {

@@ -40,8 +40,20 @@ export interface UserVintf {
   errorMap: readonly [bigint, bigint] | null;
 }
 
+/** What a VM gets of a VINTF and gives back, step by step; see the module comment. A bug of the zoo wraps one of them. */
+export interface VintfUserPart {
+  readonly destroyVintf: typeof destroyVintf;
+  readonly allocSid: typeof allocSid;
+  readonly checkIndex: typeof checkIndex;
+  readonly checkMemory: typeof checkMemory;
+  readonly depend: typeof depend;
+  readonly initQueue: typeof initQueue;
+  readonly destroyQueue: typeof destroyQueue;
+  readonly report: typeof report;
+}
+
 /** The errors that the interrupt saw go to the VM; it acknowledges them itself, through page 0. */
-export function reportVintfErrors(user: UserVintf): void {
+export function report(user: UserVintf): void {
   const { errorMap, viommu, vintf } = user;
   if (errorMap === null) return;
   user.errorMap = null;
@@ -135,18 +147,18 @@ function viommuOps(cmdqv: Tegra241Cmdqv, user: UserVintf, vsmmu: Vsmmu, shared: 
   return {
     ...shared,
     destroy: (viommu) => {
-      destroyVintf(cmdqv, user, vsmmu);
+      vsmmu.smmu.parts.vintfUser.destroyVintf(cmdqv, user, vsmmu);
       vsmmuDestroy(viommu);
     },
     vdeviceSize: VDEVICE_CORE_SIZE + VSID_EXTRA,
     vdeviceInit: (vdev) => initVsid(user.vintf, vdev),
     getHwQueueSize: (_viommu, type) => (type === HW_QUEUE_TYPE.TEGRA241_CMDQV ? HW_QUEUE_CORE_SIZE + VCMDQ_EXTRA : 0),
-    hwQueueInitPhys: (queue, index, pa) => initHwQueue(cmdqv, user, queue, index, pa),
+    hwQueueInitPhys: (queue, index, pa) => vsmmu.smmu.parts.vintfUser.initQueue(cmdqv, user, queue, index, pa),
   };
 }
 
 /** The VINTF goes before the VMID does (`tegra241_cmdqv_destroy_vintf_user`, CMDQV-15). */
-function destroyVintf(cmdqv: Tegra241Cmdqv, user: UserVintf, vsmmu: Vsmmu): void {
+export function destroyVintf(cmdqv: Tegra241Cmdqv, user: UserVintf, vsmmu: Vsmmu): void {
   const { vintf, viommu, mmapOffset } = user;
   viommu.callbacks.destroyMmap(viommu, mmapOffset);
   switchOff(cmdqv, vintf);
@@ -154,6 +166,9 @@ function destroyVintf(cmdqv: Tegra241Cmdqv, user: UserVintf, vsmmu: Vsmmu): void
   cmdqv.users.delete(vintf.index);
   freeVintf(cmdqv, vsmmu, vintf.index);
 }
+
+/** Number of a free pair (kernel: the ida of a VINTF's vSIDs). @throws KernelError ENOSPC, ENOMEM */
+export const allocSid = (vintf: Vintf): number => vintf.sids.alloc();
 
 /** A pair for a vDEVICE (`tegra241_vintf_init_vsid`). @throws KernelError EINVAL, EOPNOTSUPP, ENOSPC, ENOMEM */
 function initVsid(vintf: Vintf, vdev: IommufdVdevice): void {
@@ -164,7 +179,7 @@ function initVsid(vintf: Vintf, vdev: IommufdVdevice): void {
   const sid = masterOf(vdev.dev).streams[0]?.sid ?? 0;
   if (sid >= 2 ** VINTF_SID_REPLACE.width('PHYS_SID'))
     throw new KernelError('EINVAL', `StreamID 0x${sid.toString(16)} has more bits than PHYS_SID`);
-  const s = vintf.sids.alloc();
+  const s = parts.vintfUser.allocSid(vintf);
   const pair = [Number(vdev.virtId), sid] as const;
   vintf.pairs.set(s, pair);
   parts.vintf.writeSid(vintf, s, ...pair);
@@ -179,19 +194,30 @@ function refuse(broken: boolean, errno: 'EINVAL' | 'EEXIST' | 'EIO' | 'EOPNOTSUP
   if (broken) throw new KernelError(errno, why);
 }
 
+/** Hardware takes LVCMDQs in ascending order only. @throws KernelError EEXIST, EIO */
+export function checkIndex({ hwQueues }: UserVintf, index: number): void {
+  refuse(hwQueues.has(index), 'EEXIST', `LVCMDQ ${index} is in use`);
+  refuse(index > 0 && !hwQueues.has(index - 1), 'EIO', `LVCMDQ ${index} needs LVCMDQ ${index - 1}`);
+}
+
+/** And gives them back in descending order: each keeps the one below. @returns that one */
+export function depend(user: UserVintf, queue: IommufdHwQueue, index: number): IommufdHwQueue | undefined {
+  const lower = user.hwQueues.get(index - 1);
+  if (lower !== undefined) user.viommu.callbacks.hwQueueDepend(queue, lower);
+  return lower;
+}
+
 /** A VM's queue (`tegra241_vintf_alloc_lvcmdq_user`). @throws KernelError EOPNOTSUPP, EINVAL, EEXIST, EIO, ENOMEM */
-function initHwQueue(cmdqv: Tegra241Cmdqv, user: UserVintf, queue: IommufdHwQueue, index: number, pa: Pa): void {
+export function initQueue(cmdqv: Tegra241Cmdqv, user: UserVintf, queue: IommufdHwQueue, index: number, pa: Pa): void {
   const { vintf, hwQueues } = user;
-  const { kernel } = vintf.smmu;
+  const { kernel, parts } = vintf.smmu;
   refuse(queue.type !== HW_QUEUE_TYPE.TEGRA241_CMDQV, 'EOPNOTSUPP', `hardware queue of type ${queue.type}`);
   refuse(index >= cmdqv.counts.lvcmdqs, 'EINVAL', `index ${index}: a VINTF has ${cmdqv.counts.lvcmdqs} queues`);
   kernel.withLock(vintf.queuesLock, () => {
-    refuse(hwQueues.has(index), 'EEXIST', `LVCMDQ ${index} is in use`);
-    refuse(index > 0 && !hwQueues.has(index - 1), 'EIO', `LVCMDQ ${index} needs LVCMDQ ${index - 1}`);
-    checkMemory(vintf, queue.length, pa);
+    parts.vintfUser.checkIndex(user, index);
+    parts.vintfUser.checkMemory(vintf, queue.length, pa);
     kernel.alloc('vcmdq-user');
-    const lower = hwQueues.get(index - 1);
-    if (lower !== undefined) user.viommu.callbacks.hwQueueDepend(queue, lower);
+    const lower = parts.vintfUser.depend(user, queue, index);
     const vcmdq: Vcmdq = {
       vintf,
       lvcmdq: index,
@@ -203,16 +229,15 @@ function initHwQueue(cmdqv: Tegra241Cmdqv, user: UserVintf, queue: IommufdHwQueu
     };
     vintf.queues[index] = vcmdq;
     hwQueues.set(index, queue);
-    const { parts } = vintf.smmu;
     parts.vintf.mapQueue(vcmdq);
     parts.vintf.queueInitUser(vcmdq);
     queue.priv = vcmdq;
-    queue.destroy = () => destroyHwQueue(cmdqv, user, vcmdq, queue, lower);
+    queue.destroy = () => parts.vintfUser.destroyQueue(cmdqv, user, vcmdq, queue, lower);
   });
 }
 
 /** Length, then address (`tegra241_vintf_alloc_lvcmdq_user`). */
-function checkMemory(vintf: Vintf, length: bigint, pa: Pa): void {
+export function checkMemory(vintf: Vintf, length: bigint, pa: Pa): void {
   const most = 1n << BigInt(vintf.smmu.features.caps.CMDQS + COMMAND_SHIFT);
   const bad = (length & (length - 1n)) !== 0n || length < MIN_QUEUE_BYTES || length > most;
   refuse(bad, 'EINVAL', `${length} bytes: a power of two from ${MIN_QUEUE_BYTES} to ${most} is needed`);
@@ -224,7 +249,7 @@ function checkMemory(vintf: Vintf, length: bigint, pa: Pa): void {
 }
 
 /** Highest queue first: the core sees to that, because each holds the one below (`tegra241_vintf_destroy_lvcmdq_user`). */
-function destroyHwQueue(
+export function destroyQueue(
   cmdqv: Tegra241Cmdqv,
   { vintf, viommu, hwQueues }: UserVintf,
   vcmdq: Vcmdq,
@@ -241,3 +266,15 @@ function destroyHwQueue(
     if (lower !== undefined) viommu.callbacks.hwQueueUndepend(queue, lower);
   });
 }
+
+/** The part as shipped. */
+export const vintfUserPart: VintfUserPart = {
+  destroyVintf,
+  allocSid,
+  checkIndex,
+  checkMemory,
+  depend,
+  initQueue,
+  destroyQueue,
+  report,
+};
