@@ -183,6 +183,8 @@ export interface CmdqvViolation {
   readonly smmu: string;
   readonly rule: string;
   readonly what: string;
+  /** The register is one that a VM may have before it, so it may be the VM's doing. */
+  readonly maybeVm: boolean;
 }
 
 /** An access met a slot that no VCMDQ is mapped to. Allowed; on record. */

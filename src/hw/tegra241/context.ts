@@ -16,9 +16,12 @@ export interface CmdqvContext {
   readonly target: CommandTarget;
 }
 
-/** Announces that software broke a rule of the CMDQV; ids as in `spec` of the sanitizer: CMDQV-1 and up. */
-export function violation({ smmu, watch }: CmdqvContext, rule: string, what: string): void {
-  watch.observer?.({ kind: 'cmdqv-violation', smmu, rule, what });
+/**
+ * Announces that software broke a rule of the CMDQV; ids as in `spec` of the sanitizer: CMDQV-1 and up.
+ * maybeVm: a VM can do this too
+ */
+export function violation({ smmu, watch }: CmdqvContext, rule: string, what: string, maybeVm = false): void {
+  watch.observer?.({ kind: 'cmdqv-violation', smmu, rule, what, maybeVm });
 }
 
 /** Why a write had no effect, or ''. */

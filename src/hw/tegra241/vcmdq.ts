@@ -216,11 +216,11 @@ export class Vcmdq implements CommandStream {
     }
   }
 
-  /** Writes a page 0 register. */
-  write0(offset: number, value: number): Ignored {
+  /** Writes a page 0 register. logical: through the window of its VINTF, which a VM may have. */
+  write0(offset: number, value: number, logical: boolean): Ignored {
     switch (offset) {
       case VCMDQ_CONS.offset:
-        return this.#writeCons(value);
+        return this.#writeCons(value, logical && this.owner?.hypOwn === false);
       case VCMDQ_PROD.offset:
         this.ring.prodCell.lo = (value & this.ring.prodCell.writableLo) >>> 0;
         return '';
@@ -235,10 +235,10 @@ export class Vcmdq implements CommandStream {
     }
   }
 
-  #writeCons(value: number): Ignored {
+  #writeCons(value: number, maybeVm: boolean): Ignored {
     const { consCell } = this.ring;
     if (this.enabled) {
-      violation(this.#context, 'CMDQV-CONS', `${this.name}: CONS written while enabled`);
+      violation(this.#context, 'CMDQV-CONS', `${this.name}: CONS written while enabled`, maybeVm);
       if (this.#context.options.consWhileEnabled === 'ignored') return 'enabled';
     }
     consCell.lo = (value & consCell.writableLo) >>> 0;

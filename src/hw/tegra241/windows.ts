@@ -22,7 +22,13 @@ export interface RegisterBlock {
 type Place =
   | { readonly kind: 'global'; readonly offset: number }
   | { readonly kind: 'vintf'; readonly vintf: Vintf; readonly offset: number }
-  | { readonly kind: 'vcmdq'; readonly page: 0 | 1; readonly queue: Vcmdq; readonly offset: number }
+  | {
+      readonly kind: 'vcmdq';
+      readonly page: 0 | 1;
+      readonly queue: Vcmdq;
+      readonly offset: number;
+      readonly logical: boolean;
+    }
   /** A slot of a logical window that no VCMDQ is mapped to, or of a global window that is blocked. */
   | { readonly kind: 'empty'; readonly what: string; readonly abort: boolean }
   | { readonly kind: 'nothing' };
@@ -112,12 +118,12 @@ export class Windows {
     if (queue === undefined) return NOTHING;
     if (this.#context.options.globalWindow === 'blocked' && queue.owner !== null)
       return { kind: 'empty', what: `global window, mapped VCMDQ ${q}`, abort: false };
-    return { kind: 'vcmdq', page, queue, offset };
+    return { kind: 'vcmdq', page, queue, offset, logical: false };
   }
 
   #logicalSlot(vintf: Vintf, page: 0 | 1, l: number, offset: number): Place {
     const queue = vintf.slots.get(l);
-    if (queue !== undefined) return { kind: 'vcmdq', page, queue, offset };
+    if (queue !== undefined) return { kind: 'vcmdq', page, queue, offset, logical: true };
     const abort = this.#context.options.unmappedSlot === 'abort';
     return { kind: 'empty', what: `VINTF ${vintf.index}, LVCMDQ ${l}: no VCMDQ is mapped there`, abort };
   }
@@ -146,7 +152,8 @@ export class Windows {
       case 'vintf':
         return place.vintf.write(place.offset, value);
       case 'vcmdq':
-        return place.page === 0 ? place.queue.write0(place.offset, value) : place.queue.write1(place.offset, value);
+        if (place.page === 1) return place.queue.write1(place.offset, value);
+        return place.queue.write0(place.offset, value, place.logical);
       case 'empty':
         return this.#empty(place);
       default:

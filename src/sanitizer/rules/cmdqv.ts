@@ -115,6 +115,8 @@ export const CMDQV_RULES: readonly RuleInfo[] = [
     section: SOURCE,
     broken: 'VCMDQ_CONS was written while the VCMDQ is enabled.',
     observed: 'writes of VCMDQ_CONS',
+    undecidable:
+      "A write through page 0 of a VM's VINTF may be the VM's own, which it has the right to, and is not judged.",
   },
   {
     id: 'CMDQV-BASE',
