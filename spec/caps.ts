@@ -119,8 +119,23 @@ export interface Caps extends Readonly<Record<Flag, boolean>>, Readonly<Record<C
   readonly registers: RegisterValues;
 }
 
+/** What was decoded lately, by register values: labs are made by the thousand from a handful of SMMUs. */
+const decoded = new Map<string, Caps>();
+const MOST_DECODED = 256;
+const ID_NAMES = ['IDR0', 'IDR1', 'IDR2', 'IDR3', 'IDR4', 'IDR5', 'IDR6', 'IIDR', 'AIDR', 'MPAMIDR'] as const;
+
 /** Decodes ID registers. Reserved values are taken as the specification says they behave; see the legality of IDRs. */
 export function capsOf(ids: IdValues): Caps {
+  const key = ID_NAMES.map((name) => ids[name]).join(' ');
+  const known = decoded.get(key);
+  if (known !== undefined) return known;
+  if (decoded.size >= MOST_DECODED) decoded.clear();
+  const caps = Object.freeze(decode(ids));
+  decoded.set(key, caps);
+  return caps;
+}
+
+function decode(ids: IdValues): Caps {
   const aidr = ids.AIDR ?? DEFAULT_AIDR;
   const mpam = IDR3.of(ids.IDR3, 'MPAM') === 1 ? (ids.MPAMIDR ?? 0) : 0;
   const OAS = ADDRESS_BITS[IDR5.of(ids.IDR5, 'OAS')] ?? 32;

@@ -124,11 +124,14 @@ export class LocalBus implements Bus {
     }
     if (!this.#machine.memory.covers(pa, bytes.length)) throw new BusError(pa, `${bytes.length}-byte write`);
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    let hi = highOf(pa);
+    let lo = lowOf(pa) & ~7;
     for (let at = -Number(pa % 8n); at < bytes.length; at += 8) {
-      const unit = pa + BigInt(at);
       if (at >= 0 && at + 8 <= bytes.length)
-        stores.store64(highOf(unit), lowOf(unit), view.getInt32(at + 4, true), view.getInt32(at, true));
-      else storePart(stores, unit, bytes, at);
+        stores.store64(hi, lo, view.getInt32(at + 4, true), view.getInt32(at, true));
+      else storePart(stores, hi, lo, bytes, at);
+      lo = (lo + 8) | 0;
+      if (lo === 0) hi = (hi + 1) | 0;
     }
   }
 
@@ -192,8 +195,8 @@ export class LocalBus implements Bus {
   }
 }
 
-/** Stores the bytes of a unit that begins at index `at` (which may be negative) of `bytes`. */
-function storePart(stores: StoreBuffer, unit: Pa, bytes: Uint8Array, at: number): void {
+/** Stores the bytes of the unit at (hi, lo), which begins at index `at` (it may be negative) of `bytes`. */
+function storePart(stores: StoreBuffer, hi: number, lo: number, bytes: Uint8Array, at: number): void {
   let mask = 0n;
   let value = 0n;
   for (let i = 0; i < 8; i++) {
@@ -202,7 +205,7 @@ function storePart(stores: StoreBuffer, unit: Pa, bytes: Uint8Array, at: number)
     mask |= 0xffn << BigInt(8 * i);
     value |= BigInt(byte) << BigInt(8 * i);
   }
-  stores.store(highOf(unit), lowOf(unit), highOf(mask), lowOf(mask), highOf(value), lowOf(value));
+  stores.store(hi, lo, highOf(mask), lowOf(mask), highOf(value), lowOf(value));
 }
 
 /** Physical addresses have 56 bits; beyond them halves would wrap. */

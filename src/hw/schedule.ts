@@ -47,6 +47,16 @@ export function hashString(text: string): number {
   return h | 0;
 }
 
+/** An agent as far as its draws go. */
+interface Drawer {
+  readonly name: string;
+  readonly hash: number;
+  /** Draws made in the operation under way. */
+  count: number;
+  /** Hash of all that they depend on but the count. */
+  start: number;
+}
+
 /** See the module comment. */
 export class Schedule {
   readonly mode: ScheduleMode;
@@ -54,7 +64,9 @@ export class Schedule {
   readonly #replay: readonly Choice[] | undefined;
   readonly #recordLimit: number;
   readonly #record: Choice[] = [];
-  readonly #agents = new Map<string, { readonly hash: number; count: number }>();
+  readonly #agents = new Map<string, Drawer>();
+  /** Who drew last: most draws come in rows. */
+  #last: Drawer | null = null;
   #replayed = 0;
   #operation = 0;
 
@@ -71,7 +83,7 @@ export class Schedule {
    */
   operation(id: string): void {
     this.#operation = hashString(id);
-    for (const agent of this.#agents.values()) agent.count = 0;
+    for (const agent of this.#agents.values()) this.#begin(agent);
   }
 
   /**
@@ -85,14 +97,21 @@ export class Schedule {
     return pick;
   }
 
+  /** The draws of an agent start anew, for the operation under way. */
+  #begin(agent: Drawer): void {
+    agent.count = 0;
+    agent.start = mix(mix(mix(GOLDEN, this.seed), this.#operation), agent.hash);
+  }
+
   #draw(name: string, n: number): number {
-    let agent = this.#agents.get(name);
+    let agent = this.#last?.name === name ? this.#last : this.#agents.get(name);
     if (agent === undefined) {
-      agent = { hash: hashString(name), count: 0 };
+      agent = { name, hash: hashString(name), count: 0, start: 0 };
+      this.#begin(agent);
       this.#agents.set(name, agent);
     }
-    const bits = mix(mix(mix(mix(GOLDEN, this.seed), this.#operation), agent.hash), agent.count++);
-    return (bits >>> 0) % n;
+    this.#last = agent;
+    return (mix(agent.start, agent.count++) >>> 0) % n;
   }
 
   #again(replay: readonly Choice[], agent: string, kind: string, n: number): number {
@@ -216,14 +235,26 @@ export class Conductor {
     this.#running = true;
     try {
       for (let i = 0; i < acts; i++) {
-        const ready = this.#agents.filter((agent) => agent.ready);
-        const pick = this.schedule.choose('machine', 'who', ready.length + this.#speculators.length);
-        const agent = ready[pick];
-        if (agent !== undefined) agent.act();
-        else this.#speculators[pick - ready.length]?.speculate(this.schedule);
+        const ready = this.#countReady();
+        const pick = this.schedule.choose('machine', 'who', ready + this.#speculators.length);
+        if (pick < ready) this.#readyAt(pick)?.act();
+        else this.#speculators[pick - ready]?.speculate(this.schedule);
       }
     } finally {
       this.#running = false;
     }
+  }
+
+  #countReady(): number {
+    let ready = 0;
+    for (let i = 0; i < this.#agents.length; i++) if (this.#agents[i]?.ready === true) ready++;
+    return ready;
+  }
+
+  /** The agent that is the nth of those that are ready. */
+  #readyAt(n: number): Agent | undefined {
+    let left = n;
+    for (const agent of this.#agents) if (agent.ready && left-- === 0) return agent;
+    return undefined;
   }
 }

@@ -18,6 +18,8 @@ import type { Translator } from './translate.ts';
 const RECENT = 8;
 /** Fetches under way at most. */
 const IN_FLIGHT = 4;
+/** Kinds of acts: see {@link Speculation.speculate}. */
+const ACTS = 6;
 /** Places of the TLB looked at for something to evict. */
 const EVICT_TRIES = 32;
 
@@ -74,15 +76,25 @@ export class Speculation implements Speculator {
 
   speculate(schedule: Schedule): void {
     if (!this.#translator.regs.SMMUEN) this.abandon();
-    const acts = [
-      () => this.#prefetch(schedule),
-      () => this.#begin(schedule, 'STE'),
-      () => this.#begin(schedule, 'CD'),
-      () => this.#continue(schedule),
-      () => this.#evictTlb(schedule),
-      () => this.#evictConfiguration(schedule),
-    ];
-    acts[schedule.choose(this.name, 'act', acts.length)]?.();
+    switch (schedule.choose(this.name, 'act', ACTS)) {
+      case 0:
+        this.#prefetch(schedule);
+        break;
+      case 1:
+        this.#begin(schedule, 'STE');
+        break;
+      case 2:
+        this.#begin(schedule, 'CD');
+        break;
+      case 3:
+        this.#continue(schedule);
+        break;
+      case 4:
+        this.#evictTlb(schedule);
+        break;
+      case 5:
+        this.#evictConfiguration(schedule);
+    }
   }
 
   #one(schedule: Schedule): Recent | undefined {

@@ -8,18 +8,21 @@ import type { Schedule, Speculator } from './schedule.ts';
 /** Stores that wait at most; a further one pushes one out. */
 const CAPACITY = 64;
 
-/** A store to a 64-bit unit, or to part of it. */
-interface Pending {
-  readonly hi: number;
-  readonly lo: number;
-  readonly maskHi: number;
-  readonly maskLo: number;
-  readonly valueHi: number;
-  readonly valueLo: number;
+/** A store to a 64-bit unit, or to part of it. Made once and used again: filling a page is five hundred of them. */
+class Pending {
+  hi = 0;
+  lo = 0;
+  maskHi = 0;
+  maskLo = 0;
+  valueHi = 0;
+  valueLo = 0;
+  /** The next store to the same unit; in the list of unused ones, the next of those. */
+  next: Pending | null = null;
 }
 
-/** Addresses below 2^56 in units of 8 bytes: exact as a double. */
-const unitOf = (hi: number, lo: number): number => (hi >>> 0) * 2 ** 29 + (lo >>> 3);
+/** Places of the table that says cheaply which units have no store waiting. */
+const BUCKETS = 256;
+const bucketOf = (lo: number): number => (lo >>> 3) & (BUCKETS - 1);
 
 const ALL = -1;
 
@@ -30,7 +33,11 @@ export class StoreBuffer implements Speculator {
   readonly #schedule: Schedule;
   readonly #published: () => void;
   readonly #issued: (hi: number, lo: number) => void;
-  readonly #units = new Map<number, Pending[]>();
+  /** The oldest store of each unit that has one, in the order in which the units began to wait. */
+  readonly #units: Pending[] = [];
+  /** How many of {@link #units} fall into each bucket. */
+  readonly #buckets = new Uint8Array(BUCKETS);
+  #unused: Pending | null = null;
   #count = 0;
   /** Halves of the last {@link load}. */
   hi = 0;
@@ -62,16 +69,43 @@ export class StoreBuffer implements Speculator {
   /** Stores the bits of `mask` of the unit at (hi, lo). False: no memory there. */
   store(hi: number, lo: number, maskHi: number, maskLo: number, valueHi: number, valueLo: number): boolean {
     if (!this.#memory.load64(hi, lo)) return false;
-    const unit = unitOf(hi, lo);
-    const pending: Pending = { hi, lo: lo & ~7, maskHi, maskLo, valueHi, valueLo };
-    const before = this.#units.get(unit);
-    if (before === undefined) this.#units.set(unit, [pending]);
-    else before.push(pending);
+    const one = this.#take(hi | 0, lo & ~7);
+    one.maskHi = maskHi;
+    one.maskLo = maskLo;
+    one.valueHi = valueHi;
+    one.valueLo = valueLo;
+    let last = this.#find(hi | 0, lo & ~7);
+    if (last === null) {
+      this.#units.push(one);
+      this.#buckets[bucketOf(lo)] = (this.#buckets[bucketOf(lo)] ?? 0) + 1;
+    } else {
+      while (last.next !== null) last = last.next;
+      last.next = one;
+    }
     this.#count++;
     this.#issued(hi, lo);
     // One that is pushed out is no moment of its own: filling a page would be five hundred of them.
     if (this.#count > CAPACITY) this.#publishOne(false);
     return true;
+  }
+
+  /** The oldest store that waits of an aligned unit. */
+  #find(hi: number, lo: number): Pending | null {
+    if (this.#buckets[bucketOf(lo)] === 0) return null;
+    for (let i = 0; i < this.#units.length; i++) {
+      const one = this.#units[i] as Pending;
+      if (one.lo === lo && one.hi === hi) return one;
+    }
+    return null;
+  }
+
+  #take(hi: number, lo: number): Pending {
+    const one = this.#unused ?? new Pending();
+    this.#unused = one.next;
+    one.hi = hi;
+    one.lo = lo;
+    one.next = null;
+    return one;
   }
 
   /** Stores all 64 bits. */
@@ -90,7 +124,7 @@ export class StoreBuffer implements Speculator {
     if (!this.#memory.load64(hi, lo)) return false;
     this.hi = this.#memory.hi;
     this.lo = this.#memory.lo;
-    for (const one of this.#units.get(unitOf(hi, lo)) ?? []) {
+    for (let one = this.#find(hi | 0, lo & ~7); one !== null; one = one.next) {
       this.hi = (this.hi & ~one.maskHi) | (one.valueHi & one.maskHi);
       this.lo = (this.lo & ~one.maskLo) | (one.valueLo & one.maskLo);
     }
@@ -108,21 +142,23 @@ export class StoreBuffer implements Speculator {
   }
 
   #publishOne(moment: boolean): void {
-    const pick = this.#schedule.choose(this.name, 'store', this.#units.size);
-    let at = 0;
-    for (const [unit, pending] of this.#units) {
-      if (at++ !== pick) continue;
-      this.#publish(unit, pending);
-      if (moment) this.#published();
-      return;
+    const units = this.#units;
+    const pick = this.#schedule.choose(this.name, 'store', units.length);
+    const one = units[pick] as Pending;
+    if (one.next !== null) units[pick] = one.next;
+    else {
+      for (let i = pick + 1; i < units.length; i++) units[i - 1] = units[i] as Pending;
+      units.pop();
+      this.#buckets[bucketOf(one.lo)] = (this.#buckets[bucketOf(one.lo)] ?? 0) - 1;
     }
+    this.#count--;
+    this.#publish(one);
+    one.next = this.#unused;
+    this.#unused = one;
+    if (moment) this.#published();
   }
 
-  #publish(unit: number, pending: Pending[]): void {
-    const one = pending.shift();
-    if (one === undefined) return;
-    if (pending.length === 0) this.#units.delete(unit);
-    this.#count--;
+  #publish(one: Pending): void {
     const memory = this.#memory;
     if (!memory.load64(one.hi, one.lo)) return;
     const hi = (memory.hi & ~one.maskHi) | (one.valueHi & one.maskHi);
