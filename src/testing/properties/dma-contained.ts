@@ -3,13 +3,17 @@
  * only the ones that IOAS maps at this moment. Once an unmap has returned no TLB entry of any VMID of that S2 translates
  * the range; once a detach has returned the device reaches nothing. A guest's own tables may be stale; what stage 2 takes
  * away may not. Where no guest table is in between, DMA must also work.
+ *
+ * What is reached is what the device's accesses to memory say, whatever lies there.
  */
-import { FIRST_DATA_PAGE, GUEST_PAGES } from '../guest.ts';
-import type { Operation, OperationResult } from '../operations.ts';
-import { WRITE_OFFSET } from '../operations.ts';
+import type { Observer } from '../../hw/observer.ts';
+import { GUEST_PAGES } from '../guest.ts';
+import type { Operation, OperationResult } from '../operation.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 
 const RULE = 'dma-contained';
+
+const PAGE_SHIFT = 12n;
 
 /** What an IOAS maps: by IPA page, the guest's page. */
 type Mapping = Map<number, number>;
@@ -19,6 +23,9 @@ class DmaContained implements Monitor {
   readonly #spaces = new Map<string, Mapping>();
   /** Pages of each IOAS that an unmap may have taken away before it failed: areas go one by one, as in the kernel. */
   readonly #doubtful = new Map<string, Set<number>>();
+  /** Where the DMA under way accessed memory. */
+  #reached: bigint[] = [];
+  #unwatch: (() => void) | null = null;
 
   constructor(watched: Watched) {
     this.#watched = watched;
@@ -26,7 +33,25 @@ class DmaContained implements Monitor {
     for (const { index } of watched.lab.guests) this.#spaces.set(`a${index}`, new Map(all));
   }
 
+  before(o: Operation): void {
+    if (o.op !== 'dma') return;
+    this.#reached = [];
+    const { watch } = this.#watched.lab.machine;
+    const before = watch.observer;
+    const both: Observer = (act) => {
+      before?.(act);
+      if (act.kind === 'dma' && act.endpoint === o.dev && !act.aborted)
+        this.#reached.push((BigInt(act.paHi >>> 0) << 32n) | BigInt(act.paLo >>> 0));
+    };
+    watch.observer = both;
+    this.#unwatch = () => {
+      if (watch.observer === both) watch.observer = before;
+    };
+  }
+
   after(o: Operation, result: OperationResult): Violation | null {
+    this.#unwatch?.();
+    this.#unwatch = null;
     if (o.op === 'unmap' && result.status === 'error') this.#doubt(o);
     if (result.status !== 'ok') return null;
     if (o.op === 'map') {
@@ -60,15 +85,19 @@ class DmaContained implements Monitor {
   }
 
   #dma(o: Extract<Operation, { op: 'dma' }>, result: OperationResult & { status: 'ok' }): Violation | null {
-    const reached = o.write === true ? this.#written() : result.dma?.vm === undefined ? [] : [result.dma];
-    const ioas = this.#watched.model.ioasOf(o.dev);
+    const { lab, model } = this.#watched;
+    const ioas = model.ioasOf(o.dev);
     const mapping = ioas === null ? undefined : this.#spaces.get(ioas);
     const what = `the ${o.write === true ? 'write' : 'read'} of ${o.dev} at page ${o.page}`;
-    for (const { vm, page } of reached) {
-      const where = `${what} reached page ${page} of vm${vm}`;
+    // A device that nobody has bound is the host's.
+    if (ioas === null && !lab.device(o.dev).vfio.bound) return null;
+    for (const pa of this.#reached) {
+      const guest = lab.guests.find((one) => one.holdsPa(pa));
+      const page = guest === undefined ? -1 : Number((pa - guest.pa) >> PAGE_SHIFT);
+      const where = `${what} reached ${guest === undefined ? `0x${pa.toString(16)}, memory of no VM` : `page ${page} of ${guest.name}`}`;
       if (ioas === null) return { rule: RULE, message: `${where}; it is attached to nothing` };
-      if (ioas !== `a${vm}`) return { rule: RULE, message: `${where}; it is attached to ${ioas}` };
-      if (![...(mapping ?? new Map<number, number>()).values()].includes(page ?? -1))
+      if (ioas !== `a${guest?.index}`) return { rule: RULE, message: `${where}; it is attached to ${ioas}` };
+      if (![...(mapping ?? new Map<number, number>()).values()].includes(page))
         return { rule: RULE, message: `${where}, which ${ioas} does not map` };
     }
     if (ioas !== null && this.#doubtful.get(ioas)?.has(o.page) === true) return null;
@@ -91,20 +120,6 @@ class DmaContained implements Monitor {
       rule: RULE,
       message: `${what} gave ${got}, expected ${wanted === undefined ? 'abort' : `page ${wanted}`}`,
     };
-  }
-
-  /** Pages of VMs that a DMA has written since the last look. */
-  #written(): { vm: number; page: number }[] {
-    const { lab } = this.#watched;
-    const out: { vm: number; page: number }[] = [];
-    for (const guest of lab.guests)
-      for (let page = FIRST_DATA_PAGE; page < GUEST_PAGES; page++) {
-        const at = guest.pageAt(page) + BigInt(WRITE_OFFSET);
-        if (lab.machine.memory.read64(at) === 0n) continue;
-        lab.machine.memory.write64(at, 0n);
-        out.push({ vm: guest.index, page });
-      }
-    return out;
   }
 }
 
