@@ -89,8 +89,27 @@ function readDirty(
     for (const { first, end } of table.contiguous(cmd.iova, BigInt.asUintN(64, cmd.iova + cmd.length - 1n)))
       ops.readAndClearDirty(domain, first, end - first + 1n, noClear, mark, gather);
   } finally {
-    if (!noClear) iotlbSync(domain, gather);
+    if (!noClear) {
+      iotlbSync(domain, gather);
+      dirtyRead(table, domain, cmd);
+    }
   }
+}
+
+/** Says that pages reported clean are: a write to one of them is seen again. */
+function dirtyRead({ kernel }: IoPageTable, domain: IommuDomain, cmd: Command<'IOMMU_HWPT_GET_DIRTY_BITMAP'>): void {
+  const { iova, length } = cmd;
+  const say = (): void =>
+    kernel.announce({
+      what: 'operation',
+      act: 'done',
+      where: '',
+      id: iova,
+      owner: 'dirty read',
+      bytes: Number(length),
+    });
+  if (domain.ops.retire === undefined) say();
+  else domain.ops.retire(domain, '', say);
 }
 
 /** Bit i of user memory stands for page i from the first IOVA on. Bits are only ever set. */

@@ -55,7 +55,11 @@ abstract class Hwpt extends IommufdObject {
 
   /** Frees domain and fault reference. Kernel: __iommufd_hwpt_destroy(). */
   protected destroyCommon(): void {
-    this.domain?.ops.free(this.domain);
+    if (this.domain !== null) {
+      this.domain.ops.free(this.domain);
+      // Its tags and pages speak for themselves: no stream is concerned, and no address.
+      this.ctx.kernel.announce({ what: 'operation', act: 'done', where: '', id: 0n, owner: 'free domain', bytes: 0 });
+    }
     this.domain = null;
     if (this.fault !== null) this.fault.users--;
     this.fault = null;

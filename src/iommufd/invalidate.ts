@@ -1,6 +1,7 @@
 /** IOMMU_HWPT_INVALIDATE: a guest's invalidations, by nested HWPT or by vIOMMU (hw_pagetable.c). */
 import { INVALIDATE_MAX_ENTRIES } from '../../spec/uapi.ts';
 import type { UserArray } from '../driver/iommu/ops.ts';
+import { NO_PASID } from './attach.ts';
 import type { Command } from './command.ts';
 import type { IommufdCtx } from './ctx.ts';
 import { fail } from './errors.ts';
@@ -40,14 +41,35 @@ function invalidate(ctx: IommufdCtx, ucmd: Ucmd<InvalidateCmd>, done: { entries:
   const array = userArray(pointer, cmd.data_type, cmd.entry_len, cmd.entry_num);
   try {
     const call = operationOf(object);
+    const say = object instanceof ViommuObject ? announcing(object) : () => {};
     try {
+      say('begin');
       call(array);
     } finally {
+      say('done');
       done.entries = array.entryNum;
     }
   } finally {
     ctx.objects.put(object);
   }
+}
+
+/**
+ * Says of each stream with a vDEVICE that its VM's commands begin or are done: which StreamIDs they may name, and, by those
+ * attached through the vIOMMU, which VMID.
+ */
+function announcing(viommu: ViommuObject): (act: 'begin' | 'done') => void {
+  const { kernel } = viommu.ctx;
+  return (act) => {
+    for (const vdev of viommu.vdevs.values()) {
+      if (vdev === null) continue;
+      const hwpt = vdev.idev.igroup.attachments.get(NO_PASID)?.hwpt;
+      const attached = hwpt instanceof HwptNested && hwpt.viommu === viommu;
+      const owner = attached ? 'invalidate for a VM' : 'invalidate for a VM, not attached';
+      const { smmu, streamIds } = vdev.dev.node;
+      for (const sid of streamIds) kernel.announce({ what: 'operation', act, where: smmu, id: BigInt(sid), owner });
+    }
+  };
 }
 
 /** The driver's operation for the object. @throws KernelError EOPNOTSUPP, EINVAL, ENODEV */

@@ -10,9 +10,10 @@ import { PAGE_BYTES, PAGE_SIZE } from './process.ts';
 function unmapRange(domain: IommuDomain, area: IoptArea, pages: IoptPages, first: number, last: number): void {
   const iova = area.iovaOf(first);
   const size = area.lastIovaOf(last) - iova + 1n;
+  const done = pages.unmapping(iova, size);
   const unmapped = iommuUnmap(domain, iova, size);
   if (unmapped !== size) throw new Error(`unmap of 0x${size.toString(16)} bytes removed 0x${unmapped.toString(16)}`);
-  pages.unmapped(domain, first, last);
+  pages.unmapped(domain, first, last, done);
 }
 
 /** Unmaps a whole area in one call, leaving the pins to another domain. Kernel: iopt_area_unmap_domain(). */
@@ -39,7 +40,7 @@ function mapBatch(table: IoPageTable, domain: IommuDomain, area: IoptArea, pages
   } catch (error) {
     if (iova !== start) iommuUnmap(domain, start, iova - start);
     // The run that failed may have been mapped in part, too.
-    pages.unmapped(domain, batch.start, batch.start + batch.count - 1);
+    pages.unmapped(domain, batch.start, batch.start + batch.count - 1, () => {});
     throw error;
   }
 }

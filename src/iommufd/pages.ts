@@ -5,7 +5,7 @@ import { fail } from './errors.ts';
 import type { Interval, Span } from './intervals.ts';
 import { spans } from './intervals.ts';
 import type { LockedPages, Process, UserFile } from './process.ts';
-import { PAGE_SIZE } from './process.ts';
+import { PAGE_BYTES, PAGE_SIZE } from './process.ts';
 
 /** Most runs of contiguous pages that one batch holds: 64 KiB of 12-byte entries. */
 const BATCH_RUNS = 5461;
@@ -167,16 +167,28 @@ export class IoptPages {
     for (const span of this.held(first, last)) if (!span.used) this.unpin(span.start, span.last);
   }
 
+  /** An unmap of input addresses begins: says so, and returns how to say that nothing is left of it. */
+  unmapping(iova: bigint, size: bigint): () => void {
+    const say = (act: 'begin' | 'done'): void =>
+      this.#kernel.announce({ what: 'operation', act, where: '', id: iova, owner: 'unmap', bytes: Number(size) });
+    say('begin');
+    return () => say('done');
+  }
+
   /**
-   * `domain` has unmapped the pages [first, last]. After a CMD_SYNC that timed out, its SMMU may still reach them: they
+   * `domain` has unmapped the pages [first, last]; `done` is called when that is certain. After a CMD_SYNC that timed out, its SMMU may still reach them: they
    * are not handed back before it cannot.
    */
-  unmapped(domain: IommuDomain, first: number, last: number): void {
-    if (domain.ops.retire === undefined) return;
+  unmapped(domain: IommuDomain, first: number, last: number, done: () => void): void {
+    if (domain.ops.retire === undefined) {
+      done();
+      return;
+    }
     const doubt: Doubt = { start: first, last, waiting: [] };
     this.#doubts.add(doubt);
     domain.ops.retire(domain, 'user pages', () => {
       this.#doubts.delete(doubt);
+      done();
       for (const release of doubt.waiting) release();
     });
   }
@@ -204,7 +216,9 @@ export class IoptPages {
       this.#account.pinned -= count;
       this.#locked.count -= count;
       const owner = this.source.kind === 'file' ? this.source.file : this.source.process.memory;
-      owner.unpin?.({ pa: BigInt(pfn) * PAGE_SIZE, pages: count });
+      const pa = BigInt(pfn) * PAGE_SIZE;
+      this.#kernel.announce({ what: 'page', act: 'give', where: '', id: pa, owner: 'user', bytes: count * PAGE_BYTES });
+      owner.unpin?.({ pa, pages: count });
     };
     let left = 0;
     for (const doubt of this.#doubts) {

@@ -1,4 +1,6 @@
 /** Virtual devices: a device's identity inside one vIOMMU (iommufd's viommu.c). */
+import { VIOMMU_TYPE } from '../../spec/uapi.ts';
+import { doneTo } from '../driver/iommu/notes.ts';
 import type { Device, IommufdVdevice } from '../driver/iommu/ops.ts';
 import { VDEVICE_CORE_SIZE } from '../driver/iommu/ops.ts';
 import type { Command } from './command.ts';
@@ -41,6 +43,7 @@ export class VdeviceObject extends IommufdObject implements IommufdVdevice {
   /** The caller holds the igroup's lock, and keeps the device's counts. */
   override abort(): void {
     this.destroy?.(this);
+    doneTo(this.ctx.kernel, this.dev, 'vDEVICE destroyed');
     // Only its own slot: the allocation may have found it taken.
     if (this.viommu.vdevs.get(this.virtId) === this) this.viommu.vdevs.delete(this.virtId);
     this.viommu.users--;
@@ -99,6 +102,8 @@ function build(
     throw error;
   }
   ctx.objects.finalize(vdev);
+  const { TEGRA241_CMDQV } = VIOMMU_TYPE;
+  doneTo(ctx.kernel, idev.dev, viommu.type === TEGRA241_CMDQV ? 'vDEVICE of a VINTF made' : 'vDEVICE made');
 }
 
 /** A vDEVICE struct of the driver's must embed the core's and come with an init. */

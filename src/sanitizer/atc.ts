@@ -2,7 +2,7 @@
 import { type Caps, CR0, STE, slotValue, type Words } from '../../spec/index.ts';
 import type { AtcInv } from './commands.ts';
 import { type Context, hex } from './context.ts';
-import { type Blame, showTag, type Tag } from './stale.ts';
+import { type Blame, type Since, showTag, type Tag } from './stale.ts';
 import type { Use } from './ste-facts.ts';
 import type { Stream } from './streams.ts';
 
@@ -258,8 +258,12 @@ export class Atcs {
   }
 
   /** An unmap was reported done. */
-  unmapped(what: string): void {
-    this.#take(() => true, `was unmapped ("${what}" reported done)`, 1);
+  unmapped(what: string, { since, first, end }: Since): void {
+    this.#take(
+      (stale) => stale.born >= since && stale.first < end && stale.end > first,
+      `was unmapped ("${what}" reported done)`,
+      1,
+    );
   }
 
   #take(which: (stale: AtcStale) => boolean, how: string, most = Number.POSITIVE_INFINITY): void {

@@ -133,6 +133,19 @@ export class CmdqvRules {
         );
   }
 
+  /** Whether an enabled VINTF of a VM maps a stream. */
+  maps(sid: number): boolean {
+    for (const [v, { enabled, HYP_OWN }] of this.#vintfs)
+      if (enabled && !HYP_OWN && this.#pairs(v).some(([, physical]) => physical === sid)) return true;
+    return false;
+  }
+
+  /** A stream's vDEVICE is gone: no VINTF may map it. */
+  unmapped(sid: number): void {
+    if (this.maps(sid))
+      this.#report('CMDQV-4', `the vDEVICE of StreamID ${hex(sid)} is gone and a VINTF maps it`, undefined, sid);
+  }
+
   /** A VCMDQ was mapped, enabled and so on. */
   vcmdq({ vcmdq, vintf, act }: VcmdqAct): void {
     const guest = vintf >= 0 && this.#vintfs.get(vintf)?.HYP_OWN !== true;

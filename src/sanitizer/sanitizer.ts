@@ -45,6 +45,7 @@ export interface SanitizerReport {
 const DEFAULT_MAX = 1000;
 /** Bytes of a page when an announcement does not say. */
 const PAGE_BYTES = 4096;
+const PAGE = BigInt(PAGE_BYTES);
 const UNIT_BYTES = 8;
 
 /** See the module comment. Must be made before the SMMU's tables are in use for the history to be complete. */
@@ -67,6 +68,8 @@ export class Sanitizer {
   readonly #issued = new Map<number, number>();
   /** Pages [first, end) of memory whose stores are not announced. */
   readonly #backed: readonly (readonly [first: number, end: number])[];
+  /** Unmaps that have begun. */
+  readonly #unmaps: { readonly note: OwnershipNote; readonly since: number }[] = [];
   #more = 0;
   /** Called with each finding as it is made. */
   onFinding: ((finding: Finding) => void) | null = null;
@@ -177,7 +180,7 @@ export class Sanitizer {
     else if (note.what === 'asid') this.#asid(note);
     else if (note.what === 'page') this.#page(note);
     else if (note.what === 'stream')
-      this.#smmu(note.where).given(Number(note.id), note.act === 'free' ? '' : note.owner);
+      this.#smmu(note.where).announced.given(Number(note.id), note.act === 'free' ? '' : note.owner);
     else this.#operation(note);
   };
 
@@ -201,24 +204,40 @@ export class Sanitizer {
   #page({ act, id, owner, bytes }: OwnershipNote): void {
     const size = bytes ?? this.#pageBytes.get(id) ?? PAGE_BYTES;
     if (act === 'alloc') this.#pageBytes.set(id, size);
-    if (act !== 'free') return;
-    this.#pageBytes.delete(id);
+    if (act !== 'free' && act !== 'give') return;
+    // A page that goes back to its owner stays the memory that it is.
+    if (act === 'free') this.#pageBytes.delete(id);
     this.#history.text('', `${owner} page 0x${id.toString(16)} (${size} bytes) given back`, { address: id });
     const first = Number(id / BigInt(UNIT_BYTES));
     for (const state of this.#smmus.values()) state.pageFreed(first, first + size / UNIT_BYTES);
     this.#tables.freed(first, first + size / UNIT_BYTES);
   }
 
-  #operation({ act, where, id, owner }: OwnershipNote): void {
+  #operation(note: OwnershipNote): void {
+    const { act, where, id, owner } = note;
+    if (where !== '') {
+      const state = this.#smmu(where).announced;
+      if (act === 'begin') state.begins(Number(id), owner);
+      else if (act === 'fail') state.failed(Number(id), owner);
+      else if (act === 'done') state.done(Number(id), owner);
+      return;
+    }
+    if (act === 'begin') this.#unmaps.push({ note, since: this.#clock.now });
     if (act !== 'done') return;
     this.#history.text(where, `${owner} done`, {});
-    if (owner.startsWith('unmap')) {
-      for (const { atcs } of this.#smmus.values()) atcs.unmapped(owner);
-      this.#tables.unmapped(owner);
-    }
-    for (const state of this.#smmus.values())
-      if (where === '') state.done(-1, owner);
-      else if (where === state.name) state.done(Number(id), owner);
+    if (owner.startsWith('unmap') || owner.startsWith('dirty')) this.#unmapped(note);
+    if (note.bytes === undefined) for (const { announced } of this.#smmus.values()) announced.done(-1, owner);
+  }
+
+  /** Nothing is left of what an unmap took away, or of what was said to be clean: since it began, in its range. */
+  #unmapped({ id, bytes, owner }: OwnershipNote): void {
+    const at = this.#unmaps.findIndex(({ note }) => note.id === id && note.bytes === bytes && note.owner === owner);
+    const since = this.#unmaps.splice(at, at < 0 ? 0 : 1)[0]?.since ?? 0;
+    const first = bytes === undefined ? 0 : Number(id / PAGE);
+    const end = bytes === undefined ? Number.POSITIVE_INFINITY : Number((id + BigInt(bytes) + PAGE - 1n) / PAGE);
+    const range = { since, first, end };
+    for (const { atcs } of this.#smmus.values()) atcs.unmapped(owner, range);
+    this.#tables.unmapped(owner, range);
   }
 
   #smmu(name: string): SmmuState {

@@ -1,9 +1,10 @@
 /** Everything the sanitizer knows of one SMMU, and what each thing observed does to it. */
-import { CD, CERROR, CMD_SYNC, CMDQ_PROD, CR0, GBPA, opcodeOf, STE, slotValue, type Words } from '../../spec/index.ts';
+import { CD, CERROR, CMD_SYNC, CMDQ_PROD, CR0, opcodeOf, STE, slotValue, type Words } from '../../spec/index.ts';
 import type { Machine } from '../hw/machine.ts';
 import type { Announcement, CommandAct } from '../hw/observer.ts';
 import type { Smmu } from '../hw/smmu.ts';
 import type { TlbInvalidation, Transaction } from '../hw/transaction.ts';
+import { Announced } from './announced.ts';
 import { Asids } from './asids.ts';
 import { Atcs } from './atc.ts';
 import { Boot } from './boot.ts';
@@ -17,7 +18,7 @@ import { type Pending, Queues } from './queues.ts';
 import { PAGE_LOG2, type Shape, shapeOfSte, shapesOfCd } from './shape.ts';
 import type { Blame, Removal, Tag } from './stale.ts';
 import { Stalled } from './stalls.ts';
-import { isBypass, SteFacts, type Use } from './ste-facts.ts';
+import { SteFacts, type Use } from './ste-facts.ts';
 import { type Stream, Streams } from './streams.ts';
 import type { Tables, Walker } from './tables.ts';
 import { unitOf } from './units.ts';
@@ -25,7 +26,6 @@ import { Vmids } from './vmids.ts';
 
 /** Name of the SMMU's own queue in announcements. */
 const OWN_QUEUE = 'cmdq';
-const GBPA_ABORT = GBPA.bit('ABORT');
 const VMW_BITS = CR0.bit('VMW');
 const S2S = STE.slot('S2S');
 const STRW = STE.slot('STRW');
@@ -68,8 +68,8 @@ export class SmmuState {
 
   /** Streams of devices that cannot be stalled. */
   readonly #mustNotStall: ReadonlySet<number>;
-  /** Owners of streams, by announcement. */
-  readonly #owners = new Map<number, string>();
+  /** What software says of streams. */
+  readonly announced: Announced;
 
   constructor(context: Context, smmu: Smmu, machine: Machine, neighbours: Neighbours) {
     this.#context = context;
@@ -117,6 +117,7 @@ export class SmmuState {
     );
     this.boot = new Boot(context, view);
     this.cds.onWalks = (stream, index, images, use) => this.#walks(stream, index, images, use);
+    this.announced = new Announced(context, smmu, this);
     if (smmu.regs.SMMUEN) this.streams.open();
   }
 
@@ -247,7 +248,7 @@ export class SmmuState {
         this.cmdqv?.written(act);
         break;
       case 'cmdqv-violation':
-        this.#context.report(act.rule, `${this.name}: ${act.what}`, { smmu: this.name });
+        if (!act.maybeVm) this.#context.report(act.rule, `${this.name}: ${act.what}`, { smmu: this.name });
         break;
       case 'translation':
         this.#transaction(act.transaction);
@@ -290,6 +291,7 @@ export class SmmuState {
       return;
     }
     this.#consumed(what);
+    if (queue === OWN_QUEUE) this.announced.forGuest.consumed(what);
     this.queues.add(queue, what, this.#context.clock.now);
   }
 
@@ -368,7 +370,7 @@ export class SmmuState {
 
   #transaction(t: Transaction): void {
     this.#context.history.dma(this.name, t.StreamID, t.isWrite, t.addrHi, t.addrLo);
-    if (this.#retried.delete(t.StreamID) || t.isSpeculative || this.#context.noted('operation')) return;
+    if (this.#retried.delete(t.StreamID) || t.isSpeculative || !this.announced.restsOn(t.StreamID)) return;
     this.relies(t.StreamID, t.SSV ? t.SubstreamID : 0, `a transaction of StreamID ${hex(t.StreamID)} arrives`);
   }
 
@@ -380,43 +382,6 @@ export class SmmuState {
     if (stream === undefined) return;
     this.cds.relies(stream, ssid, why);
     for (const { VMID } of stream.uses) this.vmids.relies(stream, VMID, why);
-  }
-
-  /** An operation was reported done: everything, or one stream. */
-  done(sid: number, what: string): void {
-    const rule = what.startsWith('detach') ? 'DET-6' : 'CFG-1';
-    const why = `"${what}" was reported done`;
-    if (what.startsWith('detach') && sid >= 0) this.stalls.leaves(sid, 'was detached', false);
-    this.#judgeBypass(sid);
-    if (sid >= 0) this.relies(sid, -1, why, rule);
-    else for (const open of this.streams.openSids()) this.relies(open, -1, why, rule);
-  }
-
-  /** A stream was given to an owner, '' for the host. */
-  given(sid: number, owner: string): void {
-    this.#context.history.text(this.name, `StreamID ${hex(sid)} given to ${owner === '' ? 'the host' : owner}`, {
-      StreamID: sid,
-    });
-    this.stalls.leaves(sid, `was given to ${owner === '' ? 'the host' : owner}`, true);
-    this.atcs.given(sid, owner === '' ? 'the host' : owner);
-    this.cmdqv?.given(sid, owner === '' ? 'the host' : owner);
-    if (owner === '') this.#owners.delete(sid);
-    else this.#owners.set(sid, owner);
-  }
-
-  /** CFG-21: streams of somebody else are not in bypass. */
-  #judgeBypass(only: number): void {
-    for (const [sid, owner] of this.#owners) {
-      if (only >= 0 && sid !== only) continue;
-      const stream = this.streams.find(sid);
-      const open = !this.smmu.regs.SMMUEN && (this.smmu.regs.GBPA & GBPA_ABORT) === 0;
-      if (!open && (stream === undefined || !isBypass(stream.candidates.newest(STE.zero())))) continue;
-      this.#context.report(
-        'CFG-21',
-        `${this.name}: StreamID ${hex(sid)} belongs to ${owner} and ${open ? 'SMMUEN=0 lets everything pass' : 'its STE is bypass'}`,
-        { smmu: this.name, StreamID: sid },
-      );
-    }
   }
 
   /** Memory was given back: units [first, end). */

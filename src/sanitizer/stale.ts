@@ -81,6 +81,13 @@ export interface Outstanding {
   readonly blame: Blame;
 }
 
+/** What an operation took away: since a moment, input pages [first, end). */
+export interface Since {
+  readonly since: number;
+  readonly first: number;
+  readonly end: number;
+}
+
 /** Entries of one tag. */
 export class TagStale {
   readonly tag: Tag;
@@ -264,12 +271,16 @@ export class TagStale {
     return out;
   }
 
-  /** All stale leaves and permissions; taken out of the list. Tables wait for their page. */
-  takeAll(pending: (tag: Tag) => Blame | null): Outstanding[] {
-    const out = this.#entries
-      .filter(({ removal }) => removal.kind !== 'table')
-      .map((stale) => this.#outstanding(stale, pending));
-    this.#entries = this.#entries.filter(({ removal }) => removal.kind === 'table');
+  /** Stale leaves and permissions of a range; taken out of the list. Tables wait for their page. */
+  takeSince({ since, first, end }: Since, pending: (tag: Tag) => Blame | null): Outstanding[] {
+    if (this.#entries.length === 0) return [];
+    const out: Outstanding[] = [];
+    const kept: Stale[] = [];
+    for (const stale of this.#entries)
+      if (stale.removal.kind === 'table' || stale.born < since || stale.first >= end || stale.end <= first)
+        kept.push(stale);
+      else out.push(this.#outstanding(stale, pending));
+    this.#entries = kept;
     return out;
   }
 

@@ -18,8 +18,8 @@ const PRG = CMD_PRI_RESP.slot('PRGIndex');
 export class Stalled {
   readonly #context: Context;
   readonly #smmu: string;
-  /** STAGs by stream, until a command that answers them is consumed. */
-  readonly #stags = new Map<number, Set<number>>();
+  /** STAGs by stream with the time of the stall, until a command that answers them is consumed. */
+  readonly #stags = new Map<number, Map<number, number>>();
   /** Page request groups by stream, from the last request to the response. */
   readonly #groups = new Map<number, Set<number>>();
 
@@ -35,8 +35,8 @@ export class Stalled {
       StreamID: sid,
     });
     const known = this.#stags.get(sid);
-    if (known === undefined) this.#stags.set(sid, new Set([stag]));
-    else known.add(stag);
+    if (known === undefined) this.#stags.set(sid, new Map([[stag, this.#context.clock.now]]));
+    else known.set(stag, this.#context.clock.now);
   }
 
   /** SMMUEN went to 0: hardware ends all stalled transactions. */
@@ -67,14 +67,17 @@ export class Stalled {
       );
   }
 
-  /** A stream is detached, or gets another owner: nothing of the old one may be left. */
-  leaves(sid: number, how: string, given: boolean): void {
-    const stags = this.#stags.get(sid);
-    if (stags !== undefined && stags.size > 0)
+  /**
+   * A stream is detached, or gets another domain or owner: nothing of the old one may be left.
+   * @param before stalls before this moment count
+   */
+  leaves(sid: number, how: string, given: boolean, before: number): void {
+    const stags = [...(this.#stags.get(sid) ?? [])].filter(([, time]) => time < before).map(([stag]) => stag);
+    if (stags.length > 0)
       this.#report(
         'DET-1',
         sid,
-        `StreamID ${hex(sid)} ${how} with ${stags.size} stalled transactions (STAG ${[...stags].join(', ')})`,
+        `StreamID ${hex(sid)} ${how} with ${stags.length} stalled transactions (STAG ${stags.join(', ')})`,
       );
     const groups = this.#groups.get(sid);
     if (given && groups !== undefined && groups.size > 0)

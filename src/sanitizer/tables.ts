@@ -4,7 +4,7 @@ import { hex } from './context.ts';
 import type { Flush } from './flush.ts';
 import type { Sink } from './pages.ts';
 import { Entry, entriesAt, entryPages, PAGE_LOG2, reduced, type Shape, typeBits } from './shape.ts';
-import { type Blame, type Outstanding, type Removal, showTag, type Tag, TagStale } from './stale.ts';
+import { type Blame, type Outstanding, type Removal, type Since, showTag, type Tag, TagStale } from './stale.ts';
 import { PAGE_UNITS, pageOf } from './units.ts';
 
 /** Table pages followed at most; more are not looked into. */
@@ -387,10 +387,10 @@ export class Tables {
   }
 
   /** An unmap was reported done: nothing that was taken away may be left. */
-  unmapped(what: string): void {
+  unmapped(what: string, range: Since): void {
     const pending = (tag: Tag): Blame | null => this.#view.pending(tag);
     for (const stale of this.#stale.values()) {
-      const [outstanding] = stale.takeAll(pending);
+      const [outstanding] = stale.takeSince(range, pending);
       if (outstanding !== undefined) this.#reportStale(outstanding, `was unmapped ("${what}" reported done)`);
     }
   }

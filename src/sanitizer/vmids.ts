@@ -22,6 +22,10 @@ class Vmid {
   /** When the last user was gone for sure, and when the invalidation that said so was consumed. */
   emptyStrict = 0;
   emptyLenient = 0;
+  /** The same for the last user with stage 1. */
+  stage1 = false;
+  stage1Strict = 0;
+  stage1Lenient = 0;
   /** Entries of stage 1 (combined ones included), and of stage 2, may be in the TLB. */
   dirtyVa = false;
   dirtyIpa = false;
@@ -71,6 +75,7 @@ export class Vmids {
   readonly #vmids = new Map<number, Vmid>();
   /** VMIDs with users or entries; CR0.VMW needs to know them all. */
   readonly #live = new Set<number>();
+  #broken = { vmid: -1, time: -1 };
 
   constructor(context: Context, smmu: string, bits: number, outside: Outside) {
     this.#context = context;
@@ -134,6 +139,7 @@ export class Vmids {
       const uses = after.filter(({ VMID }) => VMID === v);
       if (uses.length > 0) this.#install(v, user, uses);
       else this.#leave(v, user, consumed);
+      this.#noteStage1(this.#get(v), consumed);
     }
   }
 
@@ -228,6 +234,17 @@ export class Vmids {
     for (const rule of ['CFG-10', 'CFG-12', 'CFG-14']) vmid.reported.delete(rule);
   }
 
+  /** Whether entries of stage 1 may still be made, and since when not. */
+  #noteStage1(vmid: Vmid, consumed: number): void {
+    let stage1 = false;
+    for (const uses of vmid.users.values()) stage1 ||= uses.some(({ s1 }) => s1);
+    if (vmid.stage1 && !stage1) {
+      vmid.stage1Strict = this.#context.clock.now;
+      vmid.stage1Lenient = consumed;
+    }
+    vmid.stage1 = stage1;
+  }
+
   /** A TLBI was consumed: one that comes before the last user is gone does not count, and is remembered for that. */
   consumed(flush: Flush, VMW: number): void {
     if (flush.scope !== 's12-vmall' && flush.scope !== 'nsnh-all') return;
@@ -246,8 +263,11 @@ export class Vmids {
     const vmid = this.#get(v);
     const everything = flush.scope === 's12-vmall' || flush.scope === 'nsnh-all';
     if (everything && consumed >= vmid.rekeyed) vmid.rekeyed = 0;
-    if (vmid.users.size > 0) return;
     const strict = this.#context.ordering('VMID-3') === 'strict';
+    // The VMID may live on with stage 2 alone: its combined entries are gone all the same.
+    if ((everything || flush.scope === 'nh-all') && !vmid.stage1)
+      if (consumed >= (strict ? vmid.stage1Strict : vmid.stage1Lenient)) vmid.dirtyVa = false;
+    if (vmid.users.size > 0) return;
     if (consumed < (strict ? vmid.emptyStrict : vmid.emptyLenient)) {
       if (everything) vmid.flushedInUse = true;
       return;
@@ -351,7 +371,13 @@ export class Vmids {
     vmid.owner = null;
   }
 
+  /** The VMID freed last, since a moment, while something may name it; -1: none. */
+  brokenFree(since: number): number {
+    return this.#broken.time >= since ? this.#broken.vmid : -1;
+  }
+
   #judgeFree(v: number, vmid: Vmid, owner: string): void {
+    if (vmid.users.size > 0 || vmid.dirty) this.#broken = { vmid: v, time: this.#context.clock.now };
     const vintf = this.#outside.vintf(v);
     const pending = this.#outside.pending(v);
     const moved = this.#other(v, owner);
