@@ -144,6 +144,18 @@ test('BASE and CONS of an enabled queue, CMDQ_ALLOC of an allocated one', () => 
   expect(lab.rules.slice(2)).toEqual(['CMDQV-ALLOC']);
 });
 
+test("CONS of an enabled queue written through its VINTF's page 0: it may be the VM, and is not judged", () => {
+  const write = (hypOwn: boolean): string[] => {
+    const lab = new Lab();
+    lab.guest(1, 2, VMID, hypOwn);
+    lab.bus.writel(CMDQV + BigInt(tegra.vintfPage0(1) + tegra.VCMDQ_CONS.offset), 1);
+    return lab.rules;
+  };
+  expect(write(false)).toEqual([]);
+  // The host's own queue, but for the VINTF that it should not have (CMDQV-12).
+  expect(write(true)).toEqual(['CMDQV-12', 'CMDQV-CONS']);
+});
+
 test('VMID-14: a TLBI on a VCMDQ that no CMD_SYNC of that queue completed', () => {
   const lab = new Lab();
   lab.guest(0, 0, 0, true);
