@@ -53,82 +53,67 @@ export interface CampaignOptions extends RunOptions {
   readonly progress?: (run: number) => void;
 }
 
-/** A property that was broken in a run. */
-export interface Caught {
-  readonly property: Property;
-  readonly found: FoundCase;
+/** What one run of a line gave. */
+export interface RunRecord {
+  readonly ops: number;
+  /** Why the run is counted apart; absent: it is not. */
+  readonly apart?: string;
+  /** Names of the properties that it broke. */
+  readonly broken: readonly string[];
 }
 
 /** What has become of a property so far. */
 interface Tally {
-  readonly property: Property;
+  readonly name: string;
   runs: number;
   ops: number;
   found: FoundCase | null;
   readonly apart: Map<string, number>;
 }
 
-/** A sequence of runs, and the properties that are asked on each until they are broken. */
-export abstract class Line {
-  readonly options: CampaignOptions;
+/** What has become of some properties, told run after run. A property is counted up to the run that broke it first. */
+export class Score {
   readonly #tallies: readonly Tally[];
 
-  constructor(properties: readonly Property[], options: CampaignOptions) {
-    this.options = options;
-    this.#tallies = properties.map((property) => ({ property, runs: 0, ops: 0, found: null, apart: new Map() }));
+  constructor(names: readonly string[]) {
+    this.#tallies = names.map((name) => ({ name, runs: 0, ops: 0, found: null, apart: new Map() }));
   }
 
-  /** What run i is drawn from, and the seed of the draw. */
-  protected abstract drawn(i: number): { readonly arbitrary: fc.Arbitrary<LabCase>; readonly seed: string };
-  protected abstract ask(properties: readonly Property[], one: LabCase): Answers;
-
-  /** Nobody is left to be asked. */
+  /** Every property is broken. */
   get done(): boolean {
     return this.#tallies.every(({ found }) => found !== null);
   }
 
-  /**
-   * Makes run i. A property that it breaks is not asked again; its case is shrunk with it alone.
-   * @param most of so many properties at most
-   */
-  run(i: number, most = Number.POSITIVE_INFINITY): readonly Caught[] {
-    const asked = this.#tallies.filter(({ found }) => found === null);
-    if (asked.length === 0) return [];
-    const { arbitrary, seed } = this.drawn(i);
-    const one = draw(arbitrary, seed);
-    const { findings, ops, apart } = this.ask(
-      asked.map(({ property }) => property),
-      one.value,
-    );
-    const caught: Caught[] = [];
-    for (const tally of asked) {
+  /** Takes the next run. The names of those that it seems to be the first to break: {@link settle} says whether it is. */
+  take({ ops, apart, broken }: RunRecord): readonly string[] {
+    const whole = this.#tallies.filter(({ found }) => found === null);
+    for (const tally of whole) {
       tally.runs++;
       tally.ops += ops;
       if (apart !== undefined) tally.apart.set(apart, (tally.apart.get(apart) ?? 0) + 1);
-      if (!findings.has(tally.property) || caught.length >= most) continue;
-      tally.found = this.#found(tally.property, i, arbitrary, one);
-      if (tally.found !== null) caught.push({ property: tally.property, found: tally.found });
     }
-    if (findings.size > 0 && caught.length === 0)
-      throw new Error(`run ${i} breaks ${[...findings.keys()].map(({ name }) => name).join(', ')} only now and then`);
-    return caught;
+    return whole.map(({ name }) => name).filter((name) => broken.includes(name));
   }
 
-  /** The case shrunk; null: alone the property holds, so what broke was another one's watcher. */
-  #found(property: Property, run: number, arbitrary: fc.Arbitrary<LabCase>, one: fc.Value<LabCase>): FoundCase | null {
-    // Only drawn cases count, not the many in which they are shrunk.
-    const { coverage: _, ...rest } = this.options;
-    const fails = (attempt: LabCase): boolean => runCase(property, attempt, rest).finding !== null;
-    if (!fails(one.value)) return null;
-    const least = reduceCase(shrink(arbitrary, one, fails), fails);
-    const { finding } = runCase(property, least, rest);
-    if (finding === null) throw new Error(`run ${run} breaks ${property.name} only now and then`);
-    return { run, finding, case: least, drawnOps: one.value.steps.length };
+  /** The run that was taken last has broken a property. */
+  settle(name: string, found: FoundCase): void {
+    const tally = this.#tallies.find((one) => one.name === name);
+    if (tally !== undefined) tally.found = found;
+  }
+
+  /**
+   * Asks whether a run that broke something has settled anything.
+   * @param first what {@link take} gave for it
+   * @throws Error if none of what it broke was broken when asked alone
+   */
+  sure(i: number, first: readonly string[], { broken }: RunRecord): void {
+    const settled = this.#tallies.filter(({ found }) => found !== null).map(({ name }) => name);
+    if (first.length > 0 && !broken.some((name) => settled.includes(name))) throw unsteady(i, first);
   }
 
   /** What has become of each property. */
   get reports(): readonly PropertyReport[] {
-    return this.#tallies.map(({ property: { name }, runs, ops, found, apart }) => ({
+    return this.#tallies.map(({ name, runs, ops, found, apart }) => ({
       name,
       ok: found === null,
       runs,
@@ -138,6 +123,83 @@ export abstract class Line {
     }));
   }
 }
+
+/** What a run is drawn from. */
+interface Drawn {
+  readonly arbitrary: fc.Arbitrary<LabCase>;
+  /** Seed of the draw. */
+  readonly seed: string;
+  readonly flavour?: string;
+}
+
+/**
+ * A sequence of runs, and the properties that are asked on each. A property that is broken is asked on: what a run does
+ * must not depend on the runs before it.
+ */
+export abstract class Line {
+  readonly options: CampaignOptions;
+  readonly properties: readonly Property[];
+  readonly #score: Score;
+
+  constructor(properties: readonly Property[], options: CampaignOptions) {
+    this.options = options;
+    this.properties = properties;
+    this.#score = new Score(properties.map(({ name }) => name));
+  }
+
+  protected abstract drawn(i: number): Drawn;
+  protected abstract ask(one: LabCase): Answers;
+
+  /** Every property is broken. */
+  get done(): boolean {
+    return this.#score.done;
+  }
+
+  /** Makes run i. */
+  scan(i: number): RunRecord {
+    const { arbitrary, seed, flavour } = this.drawn(i);
+    if (flavour !== undefined) this.options.coverage?.flavour(flavour);
+    const { findings, ops, apart } = this.ask(draw(arbitrary, seed).value);
+    const broken = [...findings.keys()].map(({ name }) => name);
+    return { ops, broken, ...(apart === undefined ? {} : { apart }) };
+  }
+
+  /** The case of run i shrunk; null: asked alone the property holds, so what broke was another one's watcher. */
+  found(property: Property, i: number): FoundCase | null {
+    // Only drawn cases count, not the many in which they are shrunk.
+    const { coverage: _, ...rest } = this.options;
+    const { arbitrary, seed } = this.drawn(i);
+    const one = draw(arbitrary, seed);
+    const fails = (attempt: LabCase): boolean => runCase(property, attempt, rest).finding !== null;
+    if (!fails(one.value)) return null;
+    const least = reduceCase(shrink(arbitrary, one, fails), fails);
+    const { finding } = runCase(property, least, rest);
+    if (finding === null) throw new Error(`run ${i} breaks ${property.name} only now and then`);
+    return { run: i, finding, case: least, drawnOps: one.value.steps.length };
+  }
+
+  /** Makes run i and counts it. A property that it is the first to break has its case shrunk, with it alone. */
+  run(i: number): void {
+    const { properties } = this;
+    const record = this.scan(i);
+    const first = this.#score.take(record);
+    for (const name of first) {
+      const property = properties.find((one) => one.name === name);
+      const found = property === undefined ? null : this.found(property, i);
+      if (found !== null) this.#score.settle(name, found);
+    }
+    this.#score.sure(i, first, record);
+  }
+
+  /** What has become of each property. */
+  get reports(): readonly PropertyReport[] {
+    return this.#score.reports;
+  }
+}
+
+/** A run whose properties hold when they are asked alone, all of them. */
+export const unsteady = (i: number, names: readonly string[]): Error =>
+  new Error(`run ${i} breaks ${names.join(', ')} only now and then`);
 
 /** Monitors, all asked on the same cases. */
 class MonitorLine extends Line {
@@ -150,18 +212,18 @@ class MonitorLine extends Line {
   }
 
   /** Flavours take turns, each round from another one on: in any sequence of runs each has its share. */
-  protected override drawn(i: number) {
+  protected override drawn(i: number): Drawn {
     const { seed } = this.options;
     const { length } = this.#turns;
     const first = hashString(`${seed} round ${Math.floor(i / length)}`) >>> 0;
     const turn = this.#turns[(first + i) % length];
     if (turn === undefined) throw new Error('a campaign has at least one flavour');
-    this.options.coverage?.flavour(turn.flavour.name);
-    return { arbitrary: turn.arbitrary, seed: `${seed} ${turn.flavour.name} ${i}` };
+    const { name } = turn.flavour;
+    return { arbitrary: turn.arbitrary, seed: `${seed} ${name} ${i}`, flavour: name };
   }
 
-  protected override ask(properties: readonly Property[], one: LabCase): Answers {
-    return askAll(properties, one, this.options);
+  protected override ask(one: LabCase): Answers {
+    return askAll(this.properties, one, this.options);
   }
 }
 
@@ -176,11 +238,11 @@ class OwnLine extends Line {
     this.#arbitrary = labCase(property, options.fixed);
   }
 
-  protected override drawn(i: number) {
+  protected override drawn(i: number): Drawn {
     return { arbitrary: this.#arbitrary, seed: `${this.options.seed} ${this.#property.name} ${i}` };
   }
 
-  protected override ask(_: readonly Property[], one: LabCase): Answers {
+  protected override ask(one: LabCase): Answers {
     const { finding, ...rest } = runCase(this.#property, one, this.options);
     return { ...rest, findings: new Map(finding === null ? [] : [[this.#property, finding]]) };
   }

@@ -1,6 +1,6 @@
 /** Hunting a bug: the runs of a campaign on a stack that has it, until a property is broken. */
 import { allowed, type CaseOptions } from '../arbitraries/case.ts';
-import { type CampaignOptions, type FoundCase, type Line, linesOf } from '../campaign.ts';
+import { type CampaignOptions, type FoundCase, type Line, linesOf, type RunRecord, unsteady } from '../campaign.ts';
 import { type LabChoices, meet, only } from '../flavour.ts';
 import { CaseError } from '../lab.ts';
 import type { Property } from '../property.ts';
@@ -59,25 +59,58 @@ function turnOf(lines: readonly Line[], i: number): { readonly line: Line | unde
   return { line: own[round % own.length], turn: Math.floor(round / own.length) };
 }
 
+/** Which bug a run has caught, and how. */
+export type Catch = NonNullable<Hunt['catch']>;
+
+/** The runs of a hunt, one by one, in any order. */
+export class Hunter {
+  readonly bug: Bug;
+  readonly #lines: readonly Line[];
+
+  /** @throws CaseError if the options exclude the bug */
+  constructor(bug: Bug, options: HuntOptions) {
+    const { properties, fixed = {} } = options;
+    const why = exclusion(bug, fixed);
+    if (why !== null) throw new CaseError(why);
+    const among = meet(fixed.among ?? {}, habitat(bug)) ?? {};
+    const extras = infected(bug, options.extras);
+    this.bug = bug;
+    this.#lines = linesOf(properties, { ...options, extras, fixed: { ...fixed, among } });
+  }
+
+  /** Makes run i. */
+  scan(i: number): RunRecord {
+    const { line, turn } = turnOf(this.#lines, i);
+    return line?.scan(turn) ?? { ops: 0, broken: [] };
+  }
+
+  /** What run i catches, shrunk; null: nothing. @throws Error if what it broke holds when it is made again */
+  caught(i: number, { broken }: RunRecord): Catch | null {
+    if (broken.length === 0) return null;
+    const { line, turn } = turnOf(this.#lines, i);
+    for (const property of line?.properties ?? []) {
+      const found = broken.includes(property.name) ? line?.found(property, turn) : null;
+      if (found !== null && found !== undefined) return { property, found: { ...found, run: i } };
+    }
+    throw unsteady(i, broken);
+  }
+}
+
 /**
  * Hunts a bug until a property catches it or all runs are made. Cases are drawn from where it exists.
  * @throws CaseError if the options exclude the bug
  */
 export function hunt(bug: Bug, options: HuntOptions): Hunt {
-  const { properties, runs, fixed = {} } = options;
-  const why = exclusion(bug, fixed);
-  if (why !== null) throw new CaseError(why);
-  const among = meet(fixed.among ?? {}, habitat(bug)) ?? {};
-  const extras = infected(bug, options.extras);
-  const lines = linesOf(properties, { ...options, extras, fixed: { ...fixed, among } });
-  for (let i = 0; i < runs; i++) {
-    const { line, turn } = turnOf(lines, i);
-    const [caught] = line?.run(turn, 1) ?? [];
-    if (caught !== undefined) return { bug, runs: i + 1, ops: opsOf(lines), catch: caught };
+  const { runs, shard = { index: 0, of: 1 } } = options;
+  const hunter = new Hunter(bug, options);
+  let made = 0;
+  let ops = 0;
+  for (let i = shard.index; i < runs; i += shard.of) {
+    const record = hunter.scan(i);
+    made++;
+    ops += record.ops;
+    const caught = hunter.caught(i, record);
+    if (caught !== null) return { bug, runs: made, ops, catch: caught };
   }
-  return { bug, runs, ops: opsOf(lines), catch: null };
+  return { bug, runs: made, ops, catch: null };
 }
-
-/** Operations of all cases of some lines. */
-const opsOf = (lines: readonly Line[]): number =>
-  lines.reduce((sum, { reports }) => sum + Math.max(0, ...reports.map(({ ops }) => ops)), 0);
