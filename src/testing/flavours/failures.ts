@@ -1,4 +1,24 @@
+import fc from 'fast-check';
+import { operation } from '../arbitraries/operations.ts';
+import type { Pools } from '../arbitraries/pools.ts';
 import type { Flavour } from '../flavour.ts';
+import type { Operation } from '../operation.ts';
+
+/** Operations that make something of several parts, and undo it when one fails. */
+const MAKING = { hwptAlloc: 2, viommuAlloc: 3, vdeviceAlloc: 2, nestedAlloc: 2, attach: 8, detach: 1, map: 1 } as const;
+
+/** One operation is tried again and again, and fails a step later each time, until it works or patience ends. */
+const everLater = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc
+    .record({
+      tried: operation(MAKING, p),
+      point: fc.constantFrom('alloc:', 'alloc:', 'ids:', 'copy:'),
+      first: fc.integer({ min: 1, max: 8 }),
+      times: fc.integer({ min: 2, max: 6 }),
+    })
+    .map(({ tried, point, first, times }) =>
+      Array.from({ length: times }, (_, i): Operation[] => [{ op: 'fail', point, nth: first + i }, tried]).flat(),
+    );
 
 /** Allocations, ids and copies fail in the middle of things. */
 export const failures: Flavour = {
@@ -17,4 +37,5 @@ export const failures: Flavour = {
     map: 1,
     fail: 8,
   },
+  chains: (p) => [{ weight: 2, arbitrary: everLater(p) }],
 };

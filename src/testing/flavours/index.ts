@@ -1,5 +1,6 @@
 /** The flavours that cases are drawn from. Each run draws one, in turn by their shares. */
 import type { Flavour } from '../flavour.ts';
+import { crowds } from './crowds.ts';
 import { dma } from './dma.ts';
 import { failures } from './failures.ts';
 import { freeing } from './freeing.ts';
@@ -8,4 +9,4 @@ import { mixed } from './mixed.ts';
 import { owners } from './owners.ts';
 
 /** In the order in which they take turns. */
-export const FLAVOURS: readonly Flavour[] = [owners, freeing, failures, lives, dma, mixed];
+export const FLAVOURS: readonly Flavour[] = [owners, freeing, failures, lives, dma, crowds, mixed];
