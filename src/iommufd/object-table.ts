@@ -45,6 +45,11 @@ export class ObjectTable {
     return out;
   }
 
+  /** Calls `visit` for the objects of {@link list}, without making one. */
+  forEach(visit: (object: IommufdObject) => void): void {
+    for (const slot of this.#slots) if (typeof slot === 'object') visit(slot);
+  }
+
   /** The finalized object of an id without taking a count, for inspection. */
   peek(id: number): IommufdObject | undefined {
     const slot = this.#slots[id];

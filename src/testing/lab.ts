@@ -20,6 +20,7 @@ import { IommufdContext, type UserMemory, VfioDevice } from '../iommufd/index.ts
 import { FIRST_DATA_PAGE, Guest } from './guest.ts';
 import { CaseError, type LabConfig, labMachine } from './lab-config.ts';
 import { LabHypervisor, VmidLedger } from './ledger.ts';
+import { StreamTables } from './streams.ts';
 
 export { CaseError, LAB_LIMITS, LAB_PRESETS, type LabConfig, type LabPreset, POLICIES } from './lab-config.ts';
 
@@ -85,6 +86,7 @@ export class Lab {
   /** What was taken when the driver had started and nobody had bound anything: what remains after {@link close}. */
   readonly baseline: { readonly pages: ReadonlySet<bigint>; readonly vmids: readonly string[] };
   readonly #names = new Map<string, Handle>();
+  #streams: StreamTables | undefined;
 
   /** @throws CaseError for a topology that is too large */
   constructor(config: LabConfig = {}, extras: LabExtras = {}) {
@@ -114,6 +116,12 @@ export class Lab {
     this.contexts = [this.ctx, ...Array.from({ length: count - 1 }, () => new IommufdContext(options))];
     this.devices = this.machine.endpoints.map((endpoint, i) => this.#device(endpoint, this.contextOf(i)));
     for (const [i, guest] of this.guests.entries()) this.#addSpace(`a${i}`, guest, this.contextOf(i));
+  }
+
+  /** The Stream tables in memory, watched from the first use on. */
+  get streams(): StreamTables {
+    this.#streams ??= new StreamTables(this.machine);
+    return this.#streams;
   }
 
   #shippedDriver(extras: LabExtras): ArmSmmuDriver {

@@ -14,6 +14,8 @@ export class VmidLedger {
   readonly #owners = new Map<string, Map<number, Set<string>>>();
   /** Announcements that contradict earlier ones, oldest first. */
   readonly faults: LedgerFault[] = [];
+  /** Grows with each announcement of a VMID. */
+  version = 0;
   /** Called when a VMID has just become free. */
   onFree: ((smmu: string, vmid: number) => void) | null = null;
   /** Whether anybody announced anything: without it ownership is undecided. */
@@ -22,6 +24,7 @@ export class VmidLedger {
   constructor(kernel: LocalKernel) {
     kernel.onNote(({ what, act, where, id, owner }) => {
       if (what !== 'vmid') return;
+      this.version++;
       if (act === 'alloc') this.#take(where, Number(id), owner);
       else if (act === 'give') this.#give(where, Number(id), owner);
       else if (act === 'free') this.#free(where, Number(id), owner);

@@ -21,14 +21,20 @@ export type SteVisitor = (sid: number, ste: Words) => void;
 /** An address with its low `log2` bits cleared. */
 const aligned = (address: bigint, log2: number): bigint => (address >> BigInt(log2)) << BigInt(log2);
 
-/** Calls `visit` for each STE with V=1 and a stage that is on, which the registers of `smmu` reach, in order of StreamID. */
-export function forEachTranslatingSte(memory: Memory, smmu: Smmu, visit: SteVisitor): void {
+/** Gets a table that was looked through, as address (halves) and bytes. */
+export type TableVisitor = (hi: number, lo: number, bytes: number) => void;
+
+/**
+ * Calls `visit` for each STE with V=1 and a stage that is on, which the registers of `smmu` reach, in order of StreamID.
+ * @param table called for each table before it is read
+ */
+export function forEachTranslatingSte(memory: Memory, smmu: Smmu, visit: SteVisitor, table?: TableVisitor): void {
   const { regs, caps } = smmu;
   const base = (BigInt(regs.strtabHi >>> 0) << 32n) | BigInt(regs.strtabLo >>> 0);
   const size = Math.min(regs.LOG2SIZE, caps.SIDSIZE);
   const words: Words = new Uint32Array(STE.bytes / 4);
   if (!regs.twoLevel || caps.ST_LEVEL === 0) {
-    scan(memory, aligned(base, regs.LOG2SIZE + STE_LOG2), 0, 2 ** size, words, visit);
+    scan(memory, aligned(base, regs.LOG2SIZE + STE_LOG2), 0, 2 ** size, words, visit, table);
     return;
   }
   const { SPLIT } = regs;
@@ -36,14 +42,16 @@ export function forEachTranslatingSte(memory: Memory, smmu: Smmu, visit: SteVisi
   const l1std: Words = new Uint32Array(L1STD.bytes / 4);
   const hi = Number(l1 >> 32n);
   const lo = Number(l1 & LOW);
-  for (let i = 0; i < 2 ** Math.max(0, size - SPLIT); i++) {
+  const count = 2 ** Math.max(0, size - SPLIT);
+  table?.(hi, lo, count * L1STD.bytes);
+  for (let i = 0; i < count; i++) {
     if (!memory.load64(hi, lo + i * L1STD.bytes)) return;
     l1std[0] = memory.lo;
     l1std[1] = memory.hi;
     const span = slotValue(l1std, SPAN);
     if (span === 0 || span > SPLIT + 1) continue;
     const l2 = aligned(L1STD.address(l1std, 'L2Ptr'), STE_LOG2 + span - 1);
-    scan(memory, l2, i * 2 ** SPLIT, 2 ** (span - 1), words, visit);
+    scan(memory, l2, i * 2 ** SPLIT, 2 ** (span - 1), words, visit, table);
   }
 }
 
@@ -66,9 +74,18 @@ export function steAddress(memory: Memory, smmu: Smmu, sid: number): bigint | un
 }
 
 /** One array of STEs. It is aligned to its size, so only the low half of addresses changes inside it. */
-function scan(memory: Memory, table: bigint, first: number, count: number, words: Words, visit: SteVisitor): void {
+function scan(
+  memory: Memory,
+  table: bigint,
+  first: number,
+  count: number,
+  words: Words,
+  visit: SteVisitor,
+  seen: TableVisitor | undefined,
+): void {
   const hi = Number(table >> 32n);
   const base = Number(table & LOW);
+  seen?.(hi, base, count * STE.bytes);
   for (let i = 0; i < count; i++) {
     const lo = base + i * STE.bytes;
     if (!memory.load64(hi, lo)) return;

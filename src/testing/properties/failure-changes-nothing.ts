@@ -3,44 +3,82 @@
  * replace is all or nothing. Exceptions, as in the kernel: an unmap that stops halfway, invalidations before the bad one.
  */
 import { toQwords } from '../../../spec/layout.ts';
+import type { IommufdObject } from '../../iommufd/object.ts';
+import type { Lab } from '../lab.ts';
 import type { Operation, OperationResult } from '../operations.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
-import { forEachTranslatingSte } from '../stes.ts';
+import type { TranslatingSte } from '../streams.ts';
 
 const RULE = 'failure-changes-nothing';
 
 /** Operations that may stop halfway. */
 const PARTIAL: ReadonlySet<Operation['op']> = new Set(['unmap', 'invalidate']);
 
+/** What may not change, as it stood: nothing of it is made into text unless it has to be told. */
+class State {
+  readonly #lab: Lab;
+  readonly #objects: IommufdObject[] = [];
+  /** Of each object, its count. */
+  readonly #users: number[] = [];
+  readonly #streams: readonly (readonly TranslatingSte[])[];
+  readonly #vmids: readonly string[];
+  readonly #version: number;
+
+  /** @param before an earlier state, whose parts that have not moved since are taken over */
+  constructor(lab: Lab, before: State | null) {
+    this.#lab = lab;
+    for (const ctx of lab.contexts)
+      ctx.objects.forEach((object) => {
+        this.#objects.push(object);
+        this.#users.push(object.users);
+      });
+    this.#streams = lab.machine.smmus.map((smmu) => lab.streams.of(smmu));
+    this.#version = lab.ledger.version;
+    this.#vmids = before !== null && before.#version === this.#version ? before.#vmids : lab.ledger.list();
+  }
+
+  /** Whether nothing has moved at all; if something has, the texts decide. */
+  same(other: State): boolean {
+    return (
+      this.#version === other.#version &&
+      this.#objects.length === other.#objects.length &&
+      this.#objects.every((one, i) => one === other.#objects[i] && this.#users[i] === other.#users[i]) &&
+      this.#streams.every((one, i) => one === other.#streams[i])
+    );
+  }
+
+  /** Everything, a line each. */
+  lines(): string[] {
+    const streams = this.#lab.machine.smmus.flatMap(({ name }, i) =>
+      (this.#streams[i] ?? []).map(
+        ({ sid, ste }) => `${name} STE 0x${sid.toString(16)} ${toQwords(ste).map((qword) => qword.toString(16))}`,
+      ),
+    );
+    return [...this.#vmids, ...this.#objects.map(({ label }, i) => `${label} users ${this.#users[i]}`), ...streams];
+  }
+}
+
 class FailureChangesNothing implements Monitor {
   readonly #watched: Watched;
-  #before: readonly string[] = [];
+  #before: State | null = null;
 
   constructor(watched: Watched) {
     this.#watched = watched;
   }
 
-  /** Everything that may not change, a line each. */
-  #state(): string[] {
-    const { lab } = this.#watched;
-    const objects = lab.contexts.flatMap((ctx) => ctx.objects.list());
-    const lines = [...lab.ledger.list(), ...objects.map(({ label, users }) => `${label} users ${users}`)];
-    for (const smmu of lab.machine.smmus)
-      forEachTranslatingSte(lab.machine.memory, smmu, (sid, ste) => {
-        lines.push(`${smmu.name} STE 0x${sid.toString(16)} ${toQwords(ste).map((qword) => qword.toString(16))}`);
-      });
-    return lines;
-  }
-
   before(): void {
-    this.#before = this.#state();
+    this.#before = new State(this.#watched.lab, this.#before);
   }
 
   after({ op }: Operation, result: OperationResult): Violation | null {
-    if (result.status !== 'error' || PARTIAL.has(op)) return null;
-    const now = this.#state();
-    const gone = this.#before.find((line) => !now.includes(line));
-    const came = now.find((line) => !this.#before.includes(line));
+    const before = this.#before;
+    if (before === null || result.status !== 'error' || PARTIAL.has(op)) return null;
+    const after = new State(this.#watched.lab, before);
+    if (after.same(before)) return null;
+    const was = before.lines();
+    const now = after.lines();
+    const gone = was.find((line) => !now.includes(line));
+    const came = now.find((line) => !was.includes(line));
     if (gone === undefined && came === undefined) return null;
     return {
       rule: RULE,

@@ -5,26 +5,39 @@
  * "Allocated" and "owner" are what the driver announced. The model says who the owner must be: all streams of one owner
  * carry one VMID for as long as it owns one, and streams of two owners of one SMMU never carry the same.
  */
-import { slotValue, type Words } from '../../../spec/layout.ts';
+import { slotValue } from '../../../spec/layout.ts';
 import { STE } from '../../../spec/ste.ts';
 import { s2Enabled } from '../../../spec/stream-world.ts';
 import type { Smmu } from '../../hw/smmu.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
-import { forEachTranslatingSte } from '../stes.ts';
 
 const S2VMID = STE.slot('S2VMID');
 
 const RULE = 's2vmid-owned';
 
+/** An STE with stage 2 on. */
+interface Stream {
+  readonly smmu: string;
+  readonly sid: number;
+  readonly vmid: number;
+  readonly ttb: bigint;
+}
+
+const where = ({ smmu, sid }: Pick<Stream, 'smmu' | 'sid'>): string =>
+  `${smmu}: the STE of StreamID 0x${sid.toString(16)}`;
+
 class S2VmidOwned implements Monitor {
   readonly #watched: Watched;
-  readonly #names = new Map<string, string>();
+  /** Per SMMU: the device of each StreamID. */
+  readonly #names = new Map<string, Map<number, string>>();
   /** Per SMMU: the VMID of each owner that was seen in an STE. */
   readonly #vmids = new Map<string, Map<string, number>>();
 
   constructor(watched: Watched) {
     this.#watched = watched;
-    for (const { name, smmu, sid } of watched.lab.devices) this.#names.set(`${smmu} ${sid}`, name);
+    for (const { name, smmu, endpoint } of watched.lab.devices)
+      for (const sid of endpoint.streamIds)
+        this.#names.set(smmu, (this.#names.get(smmu) ?? new Map<number, string>()).set(sid, name));
   }
 
   after(): Violation | null {
@@ -40,23 +53,21 @@ class S2VmidOwned implements Monitor {
 
   #smmu(smmu: Smmu): string | null {
     const { lab, model } = this.#watched;
-    const stage2 = new Map<number, { readonly sid: number; readonly ttb: bigint }>();
+    const entries = lab.streams.of(smmu);
     const seen = this.#ownersOf(smmu.name);
-    let broken: string | null = null;
-    forEachTranslatingSte(lab.machine.memory, smmu, (sid, ste) => {
-      if (broken !== null) return;
+    const roots = new Map<number, Stream>();
+    for (const { sid, ste } of entries) {
       const vmid = slotValue(ste, S2VMID);
-      const where = `${smmu.name}: the STE of StreamID 0x${sid.toString(16)}`;
       if (!s2Enabled(ste)) {
-        if (vmid !== 0) broken = `${where} has stage 1 alone and S2VMID ${vmid}, expected 0`;
-        return;
+        if (vmid === 0) continue;
+        return `${where({ smmu: smmu.name, sid })} has stage 1 alone and S2VMID ${vmid}, expected 0`;
       }
-      broken =
-        this.#number(smmu, vmid, where) ??
-        sharedRoot(stage2, sid, vmid, ste, where) ??
-        (model.policy === null ? null : this.#owner(smmu.name, sid, vmid, where, seen));
-    });
-    return broken;
+      const stream = { smmu: smmu.name, sid, vmid, ttb: STE.address(ste, 'S2TTB') };
+      const broken =
+        this.#number(stream) ?? sharedRoot(roots, stream) ?? (model.policy === null ? null : this.#owner(stream, seen));
+      if (broken !== null) return broken;
+    }
+    return null;
   }
 
   /** VMIDs of the owners that still are owners. */
@@ -71,41 +82,38 @@ class S2VmidOwned implements Monitor {
     return seen;
   }
 
-  #number(smmu: Smmu, vmid: number, where: string): string | null {
+  #number(stream: Stream): string | null {
     const { ledger } = this.#watched.lab;
-    if (vmid === 0) return `${where} has stage 2 on and S2VMID 0`;
+    const { smmu, vmid } = stream;
+    if (vmid === 0) return `${where(stream)} has stage 2 on and S2VMID 0`;
     if (!ledger.heard) return null;
-    const owners = ledger.ownersOf(smmu.name, vmid);
-    if (owners.size === 0) return `${where} names VMID ${vmid}, which is free`;
-    return owners.size > 1 ? `${where} names VMID ${vmid}, which ${[...owners].join(' and ')} own` : null;
+    const owners = ledger.ownersOf(smmu, vmid);
+    if (owners.size === 0) return `${where(stream)} names VMID ${vmid}, which is free`;
+    return owners.size > 1 ? `${where(stream)} names VMID ${vmid}, which ${[...owners].join(' and ')} own` : null;
   }
 
-  #owner(smmu: string, sid: number, vmid: number, where: string, seen: Map<string, number>): string | null {
-    const name = this.#names.get(`${smmu} ${sid}`);
+  #owner(stream: Stream, seen: Map<string, number>): string | null {
+    const { smmu, sid, vmid } = stream;
+    const name = this.#names.get(smmu)?.get(sid);
     const owner = name === undefined ? null : this.#watched.model.tagOf(name);
-    if (owner === null) return `${where} has stage 2 on with VMID ${vmid}, and ${name ?? 'nobody'} is attached to none`;
+    if (owner === null)
+      return `${where(stream)} has stage 2 on with VMID ${vmid}, and ${name ?? 'nobody'} is attached to none`;
     const before = seen.get(owner);
-    if (before !== undefined && before !== vmid) return `${where} names VMID ${vmid}; ${owner} owns ${before}`;
+    if (before !== undefined && before !== vmid) return `${where(stream)} names VMID ${vmid}; ${owner} owns ${before}`;
     for (const [other, theirs] of seen)
-      if (theirs === vmid && other !== owner) return `${where} names VMID ${vmid} for ${owner}, and ${other} owns it`;
+      if (theirs === vmid && other !== owner)
+        return `${where(stream)} names VMID ${vmid} for ${owner}, and ${other} owns it`;
     seen.set(owner, vmid);
     return null;
   }
 }
 
 /** One VMID on one SMMU means one stage 2: streams that share it share its tables (IHI 0070 5.2, S2VMID). */
-function sharedRoot(
-  stage2: Map<number, { readonly sid: number; readonly ttb: bigint }>,
-  sid: number,
-  vmid: number,
-  ste: Words,
-  where: string,
-): string | null {
-  const ttb = STE.address(ste, 'S2TTB');
-  const other = stage2.get(vmid);
-  if (other === undefined) stage2.set(vmid, { sid, ttb });
-  else if (other.ttb !== ttb)
-    return `${where} names VMID ${vmid} with other stage 2 tables than StreamID 0x${other.sid.toString(16)} has`;
+function sharedRoot(roots: Map<number, Stream>, stream: Stream): string | null {
+  const other = roots.get(stream.vmid);
+  if (other === undefined) roots.set(stream.vmid, stream);
+  else if (other.ttb !== stream.ttb)
+    return `${where(stream)} names VMID ${stream.vmid} with other stage 2 tables than StreamID 0x${other.sid.toString(16)} has`;
   return null;
 }
 
