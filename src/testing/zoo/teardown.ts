@@ -112,8 +112,8 @@ export const TEARDOWN_BUGS: readonly Bug[] = [
       'The core does its own bookkeeping after the driver has attached the device, and that fails for want of memory: the caller is told no, the hardware says yes.',
     apply: (parts) => {
       const { core, kernel } = parts;
-      const { attachDevice } = core;
       const acts = begun(parts);
+      const { attachDevice } = core;
       core.attachDevice = (domain, dev, old) => {
         attachDevice(domain, dev, old);
         if (acts() && domain.type !== 'blocked') kernel.alloc('attach-books');
