@@ -42,6 +42,7 @@ export interface UserVintf {
 
 /** What a VM gets of a VINTF and gives back, step by step; see the module comment. A bug of the zoo wraps one of them. */
 export interface VintfUserPart {
+  readonly window: typeof window;
   readonly destroyVintf: typeof destroyVintf;
   readonly allocSid: typeof allocSid;
   readonly checkIndex: typeof checkIndex;
@@ -65,6 +66,12 @@ export function report(user: UserVintf): void {
     vintf.smmu.kernel.log('warn', `${vintf.smmu.name}: VINTF${vintf.index}: ${error.message}`);
   }
 }
+
+/** What a VM may map: page 0 of its VINTF. Page 1 has BASE, which holds host addresses. */
+export const window = ({ regs, index }: Vintf): { readonly at: Pa; readonly length: bigint } => ({
+  at: regs.base + BigInt(vintfPage0(index)),
+  length: BigInt(CMDQV_PAGE_BYTES),
+});
 
 /**
  * Makes a VINTF for a vIOMMU (`tegra241_cmdqv_init_vintf_user`). The ops come last: an init that fails never runs
@@ -91,8 +98,7 @@ export function vsmmuInit(
     freeVintf(cmdqv, vsmmu, index);
     throw error;
   }
-  const at = vintf.regs.base + BigInt(vintfPage0(index));
-  const length = BigInt(CMDQV_PAGE_BYTES);
+  const { at, length } = smmu.parts.vintfUser.window(vintf);
   let mmapOffset: bigint | null = null;
   try {
     mmapOffset = viommu.callbacks.allocMmap(viommu, at, length);
@@ -269,6 +275,7 @@ export function destroyQueue(
 
 /** The part as shipped. */
 export const vintfUserPart: VintfUserPart = {
+  window,
   destroyVintf,
   allocSid,
   checkIndex,
