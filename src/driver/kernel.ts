@@ -51,6 +51,8 @@ export interface IdAllocator {
   readonly name: string;
   /** The lowest free id in [min, max]. @throws KernelError ENOSPC (or the errno given at creation); ENOMEM injected. */
   alloc(): number;
+  /** Keeps an id that is in use already from {@link alloc}. False: it is taken, or outside the range. */
+  reserve(id: number): boolean;
   /** @throws Error on an id that is not allocated: a bug of the caller. */
   free(id: number): void;
   has(id: number): boolean;

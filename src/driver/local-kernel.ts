@@ -75,13 +75,19 @@ class LocalIds implements IdAllocator {
     return id;
   }
 
+  reserve(id: number): boolean {
+    if (id > this.#max || !this.#ids.takeAt(id)) return false;
+    this.#announce('give', id);
+    return true;
+  }
+
   free(id: number): void {
     if (!this.#ids.give(id)) throw new Error(`${this.name} ${id} is not allocated`);
     this.#announce('free', id);
   }
 
   /** Tags of the TLB have owners that a listener wants to know. */
-  #announce(act: 'alloc' | 'free', id: number): void {
+  #announce(act: 'alloc' | 'give' | 'free', id: number): void {
     if (this.name === 'asid') this.#kernel.announce({ what: 'asid', act, where: '', id: BigInt(id), owner: this.name });
   }
 
@@ -98,6 +104,8 @@ interface Handler {
   readonly run: () => void;
   readonly hard: boolean;
   pending: boolean;
+  /** Its kernel runs no more. */
+  gone: boolean;
 }
 
 /** See the module comment. */
@@ -309,9 +317,10 @@ export class LocalKernel implements Kernel {
   }
 
   requestIrq(_name: string, irq: number, run: () => void, kind: 'hard' | 'threaded' = 'threaded'): void {
-    const handler: Handler = { run, hard: kind === 'hard', pending: false };
+    const handler: Handler = { run, hard: kind === 'hard', pending: false, gone: false };
     this.#handlers.push(handler);
     this.bus.onInterrupt(irq, () => {
+      if (handler.gone) return;
       if (!handler.pending) this.#edges++;
       handler.pending = true;
     });
@@ -327,6 +336,17 @@ export class LocalKernel implements Kernel {
     } finally {
       this.#running = false;
     }
+  }
+
+  /**
+   * Another kernel runs on the machine from now on: the handlers of this one are gone, and failures that were planned for
+   * it. Memory that it had stays taken: hardware may still use it.
+   */
+  handOver(): void {
+    for (const handler of this.#handlers) handler.gone = true;
+    this.#handlers.length = 0;
+    this.#edges = 0;
+    this.clearFailures();
   }
 
   #pending(): Handler | undefined {

@@ -36,6 +36,20 @@ export class LowestFree {
     return lowest;
   }
 
+  /** Takes a number that is not the lowest. @returns false if it is taken, or below the lowest */
+  takeAt(n: number): boolean {
+    if (n < this.#min || this.has(n)) return false;
+    while (this.#fresh <= n) {
+      this.#given.add(this.#fresh);
+      this.#rise(this.#fresh++);
+    }
+    this.#given.delete(n);
+    const heap = this.#heap.filter((one) => one !== n);
+    this.#heap.length = 0;
+    for (const one of heap) this.#rise(one);
+    return true;
+  }
+
   /** Gives a number back. @returns false if it was not taken */
   give(n: number): boolean {
     if (!this.has(n)) return false;

@@ -4,9 +4,9 @@
  */
 
 /** Why an allocator refused. */
-export type VmidErrorCode = 'exhausted' | 'double-free' | 'foreign-free';
+export type VmidErrorCode = 'exhausted' | 'double-free' | 'foreign-free' | 'taken';
 
-/** A refused {@link VmidAllocator.alloc} or {@link VmidAllocator.free}. */
+/** A refused {@link VmidAllocator.alloc}, {@link VmidAllocator.reserve} or {@link VmidAllocator.free}. */
 export class VmidError extends Error {
   override readonly name = 'VmidError';
   readonly code: VmidErrorCode;
@@ -75,6 +75,20 @@ export class VmidAllocator {
     this.#owners[vmid - this.min] = owner;
     this.#used++;
     return vmid;
+  }
+
+  /**
+   * Takes a VMID that is in use already, so that {@link alloc} does not give it out.
+   * @throws RangeError outside the range; VmidError 'taken' if somebody has it
+   */
+  reserve(vmid: number, owner: string): void {
+    if (!Number.isInteger(vmid) || vmid < this.min || vmid > this.max)
+      throw new RangeError(`VMID ${vmid} is outside ${this.min}..${this.max}`);
+    const holder = this.ownerOf(vmid);
+    if (holder !== undefined) throw new VmidError('taken', vmid, `VMID ${vmid} belongs to ${holder}`);
+    this.#mark(vmid);
+    this.#owners[vmid - this.min] = owner;
+    this.#used++;
   }
 
   #mark(vmid: number): void {

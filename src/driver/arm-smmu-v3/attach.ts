@@ -237,6 +237,7 @@ function commit(state: AttachState): void {
   commitAts(state);
   leaveDomain(master, ssid, state.record);
   if (ssid === 0) master.current = state.domain;
+  master.smmu.inherited.claim(master);
 }
 
 /** The kernel's. */

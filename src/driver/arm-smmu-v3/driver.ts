@@ -33,6 +33,7 @@ import {
   stageFor,
 } from './domains.ts';
 import { pageResponse } from './events.ts';
+import type { InheritedAsids } from './inherited.ts';
 import { type DriverOptions, type DriverSettings, optionsOf } from './options.ts';
 import { type DriverParts, driverParts } from './parts.ts';
 import { clearPasid, setPasidDomain } from './pasid.ts';
@@ -79,6 +80,7 @@ export class ArmSmmuDriver implements IommuOps {
   readonly #impl: (kernel: Kernel, node: SmmuNode) => SmmuImpl | null;
   readonly #smmus = new Map<string, Smmu>();
   readonly #quarantine: Quarantine;
+  readonly #inheritedAsids: InheritedAsids = new Map();
   readonly #asidLock: Lock;
   readonly #pagingOps: DomainOps;
   readonly #svaOps: DomainOps;
@@ -166,6 +168,7 @@ export class ArmSmmuDriver implements IommuOps {
       parts: this.parts,
       quarantine: this.#quarantine,
       label: (kind: string) => this.#label(kind),
+      inheritedAsids: this.#inheritedAsids,
     };
     const smmu = probeSmmu(context, node, this.#smmus.size, device, this.#impl(this.kernel, node));
     this.#smmus.set(node.name, smmu);
@@ -362,10 +365,16 @@ export class ArmSmmuDriver implements IommuOps {
 
   releaseDevice(dev: Device): void {
     const master = masterOf(dev);
-    if (master.current !== null && master.current.kind !== 'blocked')
-      attachStatic(this.#asidLock, master, this.blockedDomain);
+    const live = master.current === null ? master.smmu.inherited.holds(master) : master.current.kind !== 'blocked';
+    if (live) attachStatic(this.#asidLock, master, this.blockedDomain);
     releaseMaster(master);
     dev.priv = null;
+  }
+
+  /** Its DMA may be under way through an STE that was adopted (`arm_smmu_is_attach_deferred`). */
+  isAttachDeferred(dev: Device): boolean {
+    const master = masterOf(dev);
+    return master.smmu.inherited.holds(master);
   }
 
   getResvRegions(dev: Device): readonly ResvRegion[] {

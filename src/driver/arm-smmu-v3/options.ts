@@ -24,6 +24,12 @@ export interface DriverSettings {
   readonly maxOrder?: number;
   /** Default false. */
   readonly disableMsiPolling?: boolean;
+  /**
+   * What to do with an SMMU that is on when it is probed. 'reset' (Linux 7.2): everything aborts and is set up anew.
+   * 'kexec', 'kdump': its Stream table is adopted, so that DMA under way goes on until its device is claimed; after a
+   * crash nobody listens to events. A table that is damaged is not adopted. Default 'reset'.
+   */
+  readonly adopt?: 'reset' | 'kexec' | 'kdump';
   /** Kind of the default domains. Default 'dma'. */
   readonly defaultDomain?: 'dma' | 'dma-fq' | 'identity';
 }
@@ -39,6 +45,7 @@ export interface DriverOptions {
   readonly maxOrder: number;
   readonly disableMsiPolling: boolean;
   readonly defaultDomain: 'dma' | 'dma-fq' | 'identity';
+  readonly adopt: 'reset' | 'kexec' | 'kdump';
 }
 
 /** Fills defaults in. @throws RangeError for an unknown quirk, or policy 'external' without a hypervisor */
@@ -57,5 +64,6 @@ export function optionsOf(settings: DriverSettings): DriverOptions {
     maxOrder: settings.maxOrder ?? DEFAULT_MAX_ORDER,
     disableMsiPolling: settings.disableMsiPolling ?? false,
     defaultDomain: settings.defaultDomain ?? 'dma',
+    adopt: settings.adopt ?? 'reset',
   };
 }

@@ -7,6 +7,7 @@ import { type AttachPart, attachPart } from './attach.ts';
 import { makeS1Cd, makeSvaCd } from './cd.ts';
 import type { CommandSink } from './command-queue.ts';
 import { type EntryWriter, entryWriter } from './entry-writer.ts';
+import { type AdoptionPart, adoptionPart } from './inherited.ts';
 import { type Invalidation, invalidation } from './invalidation.ts';
 import { IoPageTable, type TableConfig, type TlbOps } from './io-pgtable.ts';
 import { type NestedPart, nestedPart } from './nested.ts';
@@ -37,6 +38,7 @@ export interface DriverParts {
   readonly nested: NestedPart;
   readonly vmidPolicy: VmidPolicy;
   readonly reset: ResetPart;
+  readonly adoption: AdoptionPart;
   /** Register sequences of a Tegra241 CMDQV. */
   readonly vintf: VintfPart;
   /** What a VM gets of one. */
@@ -61,6 +63,7 @@ export function driverParts(kernel: Kernel, options: DriverOptions): DriverParts
     nested: nestedPart,
     vmidPolicy: makeVmidPolicy(options.vmidPolicy, options),
     reset: resetPart,
+    adoption: adoptionPart,
     vintf: vintfPart,
     vintfUser: vintfUserPart,
     asids: kernel.ids('asid', 1, ASID_MAX, 'EBUSY'),

@@ -52,6 +52,13 @@ export function enableAts({ smmu, node, atsOffset }: Master): void {
   });
 }
 
+/** Whether the device uses ATS now. */
+export function atsIsOn({ smmu, node, atsOffset }: Master): boolean {
+  if (node.bdf === undefined || atsOffset === undefined) return false;
+  const words = Uint32Array.of(smmu.kernel.bus.pciRead32(node.bdf, atsOffset + PCI_CAP_CONTROL));
+  return PCI_ATS.get(words, 'Enable') === 1n;
+}
+
 /** STU counts from 4 KiB. */
 const STU_SHIFT = 12n;
 

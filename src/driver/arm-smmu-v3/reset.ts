@@ -115,13 +115,45 @@ function startOutputQueues(smmu: Smmu, enable: (bits: number) => void): void {
 /** The steps as shipped. */
 export const resetPart: ResetPart = { invalidateAll, startCommandQueue, startOutputQueues };
 
+/** Whether translation is on now, whoever switched it on. */
+export const isEnabled = (smmu: Smmu): boolean => (read32(smmu, CR0) & CR0.bit('SMMUEN')) !== 0;
+
+/**
+ * Takes over an SMMU that is on, and stays on with the Stream table it has: queues are set up anew, everything cached is
+ * invalidated while traffic goes on. After a crash the Event and PRI queues stay off: an old stream may fault without end.
+ * @throws KernelError ETIMEDOUT
+ */
+export function retainSmmu(smmu: Smmu): void {
+  const { parts, options } = smmu;
+  let enables = read32(smmu, CR0) & CR0.bit('SMMUEN', 'ATSCHK', 'VMW');
+  const enable = (more: number): void => {
+    enables |= more;
+    writeSync(smmu, CR0, CR0ACK, enables);
+  };
+  writeSync(smmu, IRQ_CTRL, IRQ_CTRLACK, 0);
+  enable(0);
+  // The tables' attributes cannot change while SMMUEN is 1 (6.3.11).
+  const tables = read32(smmu, CR1) & CR1.bit('TABLE_SH', 'TABLE_OC', 'TABLE_IC');
+  write32(smmu, CR1, tables | CR1.value({ QUEUE_SH: 'ISH', QUEUE_OC: 'WB', QUEUE_IC: 'WB' }));
+  parts.reset.startCommandQueue(smmu);
+  enable(CR0.bit('CMDQEN'));
+  const clean = parts.reset.invalidateAll(smmu);
+  if (options.adopt !== 'kdump') {
+    parts.reset.startOutputQueues(smmu, enable);
+    setupInterrupts(smmu);
+  }
+  smmu.enabled = true;
+  smmu.cmdq.settled(clean);
+  smmu.impl?.deviceReset?.(smmu);
+}
+
 /**
  * Brings an SMMU from any state into operation (`arm_smmu_device_reset`).
  * @throws KernelError ETIMEDOUT if a register does not follow
  */
 export function resetSmmu(smmu: Smmu): void {
   const { features, parts } = smmu;
-  const on = (read32(smmu, CR0) & CR0.bit('SMMUEN')) !== 0;
+  const on = isEnabled(smmu);
   // Switched off by nobody here: its registers were reset under the driver.
   if (!on && (smmu.enabled || smmu.suspended)) smmu.impl?.deviceLost?.(smmu);
   if (on) {

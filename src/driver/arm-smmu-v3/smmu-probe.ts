@@ -20,13 +20,15 @@ import { CD_LEAF_LOG2, CdTable } from './cd-table.ts';
 import { CommandQueue, type CommandSink } from './command-queue.ts';
 import { HardwareQueue } from './event-queue.ts';
 import { drainEvents, drainPageRequests, handleGlobalErrors } from './events.ts';
+import { Inherited, type InheritedAsids } from './inherited.ts';
 import { isolateStreams } from './isolate.ts';
+import type { LiveTable } from './live-table.ts';
 import type { DriverOptions } from './options.ts';
 import type { DriverParts } from './parts.ts';
-import { findCapability, setPasid } from './pci.ts';
+import { atsIsOn, findCapability, setPasid } from './pci.ts';
 import { probeFeatures } from './probe.ts';
 import type { Quarantine, Settling } from './quarantine.ts';
-import { disableSmmu, resetSmmu } from './reset.ts';
+import { disableSmmu, isEnabled, resetSmmu, retainSmmu } from './reset.ts';
 import { type Master, registerAt, type Smmu, type SmmuImpl, type Stream } from './smmu.ts';
 import { makeStreamTable, presetSte } from './stream-table.ts';
 
@@ -37,6 +39,7 @@ export interface SmmuContext {
   readonly parts: DriverParts;
   readonly quarantine: Quarantine;
   readonly label: (kind: string) => string;
+  readonly inheritedAsids: InheritedAsids;
 }
 
 /** A ring as large as wanted, or as large as memory allows (`arm_smmu_init_one_queue`). @throws KernelError ENOMEM */
@@ -81,6 +84,7 @@ class SmmuInstance implements Smmu {
   readonly streams = new Map<number, Stream>();
   readonly streamsLock: Smmu['streamsLock'];
   readonly iopf: IopfQueue;
+  readonly inherited: Inherited;
 
   constructor(context: SmmuContext, node: SmmuNode, index: number, device: IommuDevice, impl: SmmuImpl | null) {
     this.name = node.name;
@@ -97,6 +101,7 @@ class SmmuInstance implements Smmu {
     this.iopf = new IopfQueue(context.kernel, node.name);
     this.features = probeFeatures(context.kernel, node, context.options);
     this.vmids = new VmidAllocator(2 ** this.features.vmidBits - 1);
+    this.inherited = new Inherited(this, context.inheritedAsids);
     const made: { what: string; pa: Pa }[] = [];
     try {
       this.cmdq = this.#commandQueue();
@@ -107,10 +112,27 @@ class SmmuInstance implements Smmu {
         ? this.#hardwareQueue('priq', this.features.priqLog2, PRI_BYTES, PRIQ_PROD, PRIQ_CONS)
         : null;
       if (this.priq !== null) made.push({ what: 'priq', pa: this.priq.setup.base });
-      this.strtab = makeStreamTable(this);
+      this.strtab = makeStreamTable(this, this.#liveTable());
     } catch (error) {
       for (const { what, pa } of made.reverse()) this.kernel.freePages(what, pa);
       throw error;
+    }
+  }
+
+  /**
+   * The Stream table that hardware uses now, if it is to be adopted (`arm_smmu_kdump_adopt_strtab`). One that is damaged
+   * is not: the reset that follows stops all traffic.
+   */
+  #liveTable(): LiveTable | null {
+    if (this.options.adopt === 'reset' || !isEnabled(this)) return null;
+    try {
+      const table = this.inherited.adopt();
+      this.kernel.log('info', `${this.name}: adopted the Stream table, ${table.streams.length} streams`);
+      return table;
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      this.kernel.log('warn', `${error.message}: the Stream table is not adopted`);
+      return null;
     }
   }
 
@@ -175,11 +197,14 @@ export function probeSmmu(
   const smmu = new SmmuInstance(context, node, index, device, impl);
   try {
     impl?.initStructures?.(smmu);
-    for (const dev of context.kernel.bus.firmware.devices)
+    const adopted = smmu.inherited.table !== null;
+    // In an adopted table their STEs stand already.
+    for (const dev of adopted ? [] : context.kernel.bus.firmware.devices)
       if (dev.smmu === node.name && (dev.reserved ?? []).some((region) => region.type === 'direct'))
         for (const sid of dev.streamIds) presetSte(smmu, sid, context.parts.makers.bypassSte(smmu));
     requestInterrupts(smmu);
-    resetSmmu(smmu);
+    if (adopted) retainSmmu(smmu);
+    else resetSmmu(smmu);
     return smmu;
   } catch (error) {
     disableSmmu(smmu);
@@ -192,7 +217,7 @@ export function probeSmmu(
 export function freeStructures(smmu: Smmu): void {
   const { kernel } = smmu;
   smmu.impl?.freeStructures?.(smmu);
-  for (const { pa } of [...smmu.strtab.memory].reverse()) kernel.freePages('strtab', pa);
+  for (const { pa, foreign } of [...smmu.strtab.memory].reverse()) if (!foreign) kernel.freePages('strtab', pa);
   if (smmu.priq !== null) kernel.freePages('priq', smmu.priq.setup.base);
   kernel.freePages('evtq', smmu.evtq.setup.base);
   kernel.freePages('cmdq', smmu.cmdq.base);
@@ -242,6 +267,8 @@ export function probeMaster(smmu: Smmu, dev: Device): Master {
   kernel.withLock(smmu.streamsLock, () => {
     for (const stream of streams) smmu.streams.set(stream.sid, stream);
   });
+  // The device's ATS was left on with the stream: the first attachment turns it off in order.
+  if (smmu.inherited.holds(master)) master.atsEnabled = atsIsOn(master);
   dev.maxPasids = ssidBits === 0 ? 0 : Math.min(dev.maxPasids, 2 ** ssidBits);
   if (ssidBits > 0) setPasid(master, true);
   return master;

@@ -9,6 +9,7 @@ import type { CdTable } from './cd-table.ts';
 import type { CommandQueue, CommandSink } from './command-queue.ts';
 import type { SmmuDomain } from './domains.ts';
 import type { HardwareQueue } from './event-queue.ts';
+import type { Inherited } from './inherited.ts';
 import type { InvKey } from './invalidation.ts';
 import type { DriverOptions } from './options.ts';
 import type { DriverParts } from './parts.ts';
@@ -64,6 +65,8 @@ export interface Smmu {
   readonly device: IommuDevice;
   readonly vmids: VmidAllocator;
   readonly quarantine: Quarantine;
+  /** What the driver before left in use. */
+  readonly inherited: Inherited;
   /** The SMMU's own queue. */
   cmdq: CommandQueue;
   evtq: HardwareQueue;

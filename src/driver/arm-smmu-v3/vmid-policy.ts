@@ -5,6 +5,7 @@
 import { VmidError } from '../../hw/vmid.ts';
 import { KernelError } from '../kernel.ts';
 import { NestedDomain, type PagingDomain } from './domains.ts';
+import { INHERITED } from './inherited.ts';
 import type { Inv, InvKey, InvType } from './invalidation.ts';
 import type { Smmu } from './smmu.ts';
 import type { Vsmmu } from './vsmmu.ts';
@@ -22,6 +23,9 @@ export interface Hypervisor {
   /** The VM's VMID, kept for it until as many {@link unpinVmid} calls. */
   pinVmid(vm: string, smmu: string): number;
   unpinVmid(vm: string, smmu: string): void;
+  /** The driver found the number in use on an SMMU it took over: no VM may be given it, until it is unreserved. */
+  reserveVmid?(vmid: number, smmu: string): void;
+  unreserveVmid?(vmid: number, smmu: string): void;
 }
 
 /** A VMID under which a domain's translations are cached on one SMMU. */
@@ -53,7 +57,20 @@ export interface VmidPolicy {
   clearsStage1(domain: PagingDomain | NestedDomain): boolean;
   /** Whether a nested domain may do without a vIOMMU. */
   readonly nestedWithoutViommu: boolean;
+  /** A number that the Stream table of the driver before names: nobody is given it. */
+  adopt(smmu: Smmu, vmid: number): void;
+  /** No entry names it any more, and it is clean. */
+  disown(smmu: Smmu, vmid: number): void;
 }
+
+/** The two ends of an inherited number's life, where the SMMU's own allocator hands numbers out. */
+const ownNumbers: Pick<VmidPolicy, 'adopt' | 'disown'> = {
+  adopt: (smmu, vmid) => {
+    smmu.vmids.reserve(vmid, INHERITED);
+    smmu.kernel.announce({ what: 'vmid', act: 'give', where: smmu.name, id: BigInt(vmid), owner: INHERITED });
+  },
+  disown: (smmu, vmid) => give(smmu, vmid, INHERITED),
+};
 
 /** Takes a VMID of an SMMU. @throws KernelError ENOSPC, ENOMEM */
 function take(smmu: Smmu, owner: string): number {
@@ -103,6 +120,7 @@ function atDomainAlloc(nestedWithoutViommu: boolean): VmidPolicy {
     tagFor: (domain) => ({ type: 'S2_VMID', vmid: parentOf(domain).vmid, fresh: false }),
     tagUnused: () => {},
     clearsStage1: (domain) => parentOf(domain).nestParent,
+    ...ownNumbers,
   };
 }
 
@@ -117,6 +135,8 @@ interface Source {
   checkDirect(parent: PagingDomain, smmu: Smmu): void;
   /** A vIOMMU is to be made. @throws KernelError EBUSY */
   checkVsmmu(vsmmu: Vsmmu): void;
+  adopt(smmu: Smmu, vmid: number): void;
+  disown(smmu: Smmu, vmid: number): void;
 }
 
 function sharing(source: Source): VmidPolicy {
@@ -145,6 +165,8 @@ function sharing(source: Source): VmidPolicy {
       if (tag.type === 'S2_VMID') source.giveS2(parent, tag.smmu, tag.id);
     },
     clearsStage1: (domain) => domain instanceof NestedDomain,
+    adopt: source.adopt,
+    disown: source.disown,
   };
 }
 
@@ -154,6 +176,7 @@ const allocator = {
   giveS2: (domain: PagingDomain, smmu: Smmu, vmid: number) => give(smmu, vmid, domain.name),
   takeVsmmu: (vsmmu: Vsmmu) => take(vsmmu.smmu, vsmmu.name),
   giveVsmmu: (vsmmu: Vsmmu) => give(vsmmu.smmu, vsmmu.vmid, vsmmu.name),
+  ...ownNumbers,
 };
 
 const atAttach: Source = { name: 'at-attach', ...allocator, checkDirect: () => {}, checkVsmmu: () => {} };
@@ -210,6 +233,9 @@ function external(hypervisor: Hypervisor): Source {
     giveVsmmu: (vsmmu) => unpin(vsmmu.vm, vsmmu.smmu, vsmmu.vmid),
     checkDirect: () => {},
     checkVsmmu: () => {},
+    adopt: (smmu, vmid) => hypervisor.reserveVmid?.(vmid, smmu.name),
+    disown: (smmu, vmid) =>
+      smmu.quarantine.retire([smmu], `${smmu.name} VMID ${vmid}`, () => hypervisor.unreserveVmid?.(vmid, smmu.name)),
   };
 }
 

@@ -5,6 +5,7 @@
 import { KernelError } from '../kernel.ts';
 import type { IommuGroup, PasidEntry } from './group.ts';
 import {
+  attachDeferred,
   domainCompatible,
   groupOf,
   groupRemovePasid,
@@ -64,13 +65,14 @@ export function deviceReleaseDmaOwner(dev: Device): void {
 
 /**
  * A kernel driver begins to use the device with the default domain. Kernel: iommu_device_use_default_domain().
- * @throws KernelError ENODEV; EBUSY if the group is owned, on another domain or has a PASID attached
+ * @throws KernelError ENODEV; EBUSY if the group is owned, on another domain or has a PASID attached; the driver's
  */
 export function deviceUseDefaultDomain(dev: Device): void {
   const group = groupOf(dev);
   group.locked(() => {
     const taken = group.domain !== group.defaultDomain || group.owner !== null || group.pasidArray.size > 0;
     if (group.ownerCount > 0 && taken) throw new KernelError('EBUSY', 'the group does not use its default domain');
+    attachDeferred(group);
     group.ownerCount++;
   });
 }

@@ -14,7 +14,10 @@ export const NO_PASID = 0;
 /** A device in its group (`struct group_device` and the core's part of `struct dev_iommu`). */
 export interface GroupDevice {
   readonly dev: Device;
-  /** The device has the group's domain (or is blocked by a reset); false between its probe and its first attach. */
+  /**
+   * The device has the group's domain (or is blocked by a reset); false between its probe and its first attach, which a
+   * driver may put off (`attach_deferred`).
+   */
   attached: boolean;
   /** Firmware demands 1:1 mappings, so the device must never be blocked (`require_direct`). */
   requireDirect: boolean;
@@ -198,6 +201,9 @@ export function deviceSetDomain(
   if (gdev.requireDirect && (next.type === 'blocked' || next === blocked)) {
     throw new KernelError('EINVAL', `firmware demands a 1:1 mapping for ${gdev.dev.name}, so it cannot be blocked`);
   }
+  // What the driver before gave the device goes on until somebody claims it.
+  if (!gdev.attached && next === group.defaultDomain && gdev.dev.iommu.ops.isAttachDeferred?.(gdev.dev) === true)
+    return;
   operation(group.kernel, gdev.dev, attachName(gdev.dev, next), () => {
     try {
       group.parts.attachDevice(next, gdev.dev, old ?? blocked);
@@ -216,6 +222,22 @@ export const attachName = (dev: Device, domain: IommuDomain): string =>
 
 /** What is done to a PASID is called so in notes: the RID stays what it is. */
 export const PASID_OPERATION = 'PASID set';
+
+/**
+ * A kernel driver begins to use devices whose attach was put off: now they get the group's domain. Under the group's
+ * mutex. Kernel: iommu_deferred_attach(). @throws KernelError of the driver
+ */
+export function attachDeferred(group: IommuGroup): void {
+  const { domain } = group;
+  for (const gdev of group.devices) {
+    if (gdev.attached || domain === null) continue;
+    const { dev } = gdev;
+    operation(group.kernel, dev, attachName(dev, domain), () =>
+      group.parts.attachDevice(domain, dev, dev.iommu.ops.blockedDomain),
+    );
+    gdev.attached = true;
+  }
+}
 
 function tryBlock(group: IommuGroup, gdev: GroupDevice, old: IommuDomain): void {
   group.mustNotFail(`${gdev.dev.name} cannot even be blocked`, () =>

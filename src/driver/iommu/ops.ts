@@ -212,6 +212,8 @@ export interface IommuOps {
   /** After probe and the first attach: the device goes away. */
   releaseDevice(dev: Device): void;
   getResvRegions(dev: Device): readonly ResvRegion[];
+  /** The device keeps what it has until something other than the default domain is attached (`is_attach_deferred`). */
+  isAttachDeferred?(dev: Device): boolean;
   /**
    * The device has an ATS capability that may be used (`pci_ats_supported`, of the PCI core). Without this op the
    * answer of `capable` to 'ats-not-supported' stands for it.

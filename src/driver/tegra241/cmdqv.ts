@@ -20,6 +20,7 @@ import {
   VCMDQ_GERRORN,
   VCMDQ_PROD,
   VCMDQ_STATUS,
+  VINTF_CONFIG,
   VINTF_LVCMDQ_ERR_MAP,
   VINTF_STATUS,
   type Words,
@@ -204,6 +205,7 @@ export class Tegra241Cmdqv implements SmmuImpl {
     if (orderly && vintf0.enabled) vintf.hwDeinit(vintf0);
     const EN = CMDQV_CONFIG.bit('CMDQV_EN');
     const config = regs.read32(CMDQV_CONFIG, regs.global(CMDQV_CONFIG));
+    if (smmu.options.adopt !== 'reset' && (config & EN) !== 0 && !vintf0.enabled) this.#endForeign(smmu);
     this.#configure(config & ~EN);
     this.#configure(config | EN);
     for (let v = 0; v < counts.vintfs; v++)
@@ -213,6 +215,33 @@ export class Tegra241Cmdqv implements SmmuImpl {
       }
     vintf.hwInit(vintf0, true);
     for (const user of vms) vintf.hwInit(user.vintf, false);
+  }
+
+  /**
+   * VINTFs that the driver before left on, and their queues, are taken apart in order: its VMs are gone, and VINTF0 is
+   * about to be this driver's. The VMID of one that does not disable stays reserved until it does.
+   */
+  #endForeign(smmu: Smmu): void {
+    const { regs, counts } = this;
+    const { vintf: part, vmidPolicy } = smmu.parts;
+    for (let v = counts.vintfs - 1; v >= 0; v--) {
+      const config = regs.read32(VINTF_CONFIG, regs.vintf(v, VINTF_CONFIG));
+      const status = regs.read32(VINTF_STATUS, regs.vintf(v, VINTF_STATUS));
+      if ((config & VINTF_CONFIG.bit('EN')) === 0 && (status & VINTF_STATUS.bit('ENABLED')) === 0) continue;
+      const vmid = VINTF_CONFIG.of(config, 'VMID');
+      const foreign = this.newVintf(smmu, v, vmid);
+      for (let l = 0; l < counts.lvcmdqs; l++) {
+        const q = this.globalNumber(v, l);
+        const alloc = regs.read32(CMDQV_CMDQ_ALLOC, regs.global(CMDQV_CMDQ_ALLOC, q));
+        if ((alloc & CMDQV_CMDQ_ALLOC.bit('ALLOCATED')) !== 0)
+          foreign.queues[l] = { vintf: foreign, lvcmdq: l, q, base: 0n, log2size: 0, cmdq: null, enabled: true };
+      }
+      if (part.hwDeinit(foreign)) continue;
+      this.stuckVintf(v);
+      if (vmid === 0 || smmu.inherited.vmids.includes(vmid)) continue;
+      vmidPolicy.adopt(smmu, vmid);
+      vmidPolicy.disown(smmu, vmid);
+    }
   }
 
   #configure(value: number): void {

@@ -1,0 +1,148 @@
+/**
+ * What a driver that takes over a running SMMU owes to the one before: numbers that its Stream table still names are kept
+ * from the allocators, and come back once no entry names them and the TLB has forgotten them.
+ */
+import { CommandBatch, issueWithSync } from './command-batch.ts';
+import { stallTerm, tlbiEl2Asid, tlbiNhAsid, tlbiS12Vmall } from './commands.ts';
+import { type LiveTable, readLiveTable } from './live-table.ts';
+import type { Master, Smmu } from './smmu.ts';
+
+/** Owner of reserved numbers, in announcements. */
+export const INHERITED = 'inherited';
+
+/** Steps of an adoption that a test or the bug zoo wraps. */
+export interface AdoptionPart {
+  /** Reads the live table. @throws KernelError EINVAL if it is damaged */
+  read(smmu: Smmu): LiveTable;
+  /** Keeps a number from the allocators. */
+  reserveVmid(smmu: Smmu, vmid: number): void;
+  reserveAsid(smmu: Smmu, asid: number): void;
+  /** No entry names the number any more: its TLB entries go. */
+  flushVmid(smmu: Smmu, vmid: number): void;
+  flushAsid(smmu: Smmu, asid: number): void;
+}
+
+/** The steps as shipped. */
+export const adoptionPart: AdoptionPart = {
+  read: readLiveTable,
+  reserveVmid: (smmu, vmid) => smmu.parts.vmidPolicy.adopt(smmu, vmid),
+  reserveAsid: (smmu, asid) => void smmu.parts.asids.reserve(asid),
+  flushVmid: (smmu, vmid) => void issueWithSync(smmu, tlbiS12Vmall(vmid)),
+  flushAsid: (smmu, asid) => void issueWithSync(smmu, smmu.features.e2h ? tlbiEl2Asid(asid) : tlbiNhAsid(asid)),
+};
+
+/** By number: StreamIDs that name it. */
+type Names = Map<number, Set<number>>;
+
+const name = (names: Names, number: number, sid: number): void => {
+  const sids = names.get(number);
+  if (sids === undefined) names.set(number, new Set([sid]));
+  else sids.add(sid);
+};
+
+/** Numbers that `sid` was the last to name. */
+function forget(names: Names, sid: number): number[] {
+  const gone: number[] = [];
+  for (const [number, sids] of names)
+    if (sids.delete(sid) && sids.size === 0) {
+      names.delete(number);
+      gone.push(number);
+    }
+  return gone;
+}
+
+/** ASIDs are numbers of all SMMUs: how many SMMUs still inherit each. */
+export type InheritedAsids = Map<number, number>;
+
+/** What one SMMU inherits. Nothing, unless {@link adopt} was called. */
+export class Inherited {
+  readonly #smmu: Smmu;
+  readonly #asidSmmus: InheritedAsids;
+  #table: LiveTable | null = null;
+  /** Streams with the STE of the driver before. */
+  readonly #sids = new Set<number>();
+  readonly #vmids: Names = new Map();
+  readonly #asids: Names = new Map();
+
+  /** @param asidSmmus shared by the SMMUs of a driver */
+  constructor(smmu: Smmu, asidSmmus: InheritedAsids) {
+    this.#smmu = smmu;
+    this.#asidSmmus = asidSmmus;
+  }
+
+  /** The table that was adopted; null: the driver made its own. */
+  get table(): LiveTable | null {
+    return this.#table;
+  }
+
+  /** StreamIDs whose STE is still that of the driver before, ascending. */
+  get sids(): number[] {
+    return [...this.#sids].sort((a, b) => a - b);
+  }
+
+  /** VMIDs that are still reserved, ascending. */
+  get vmids(): number[] {
+    return [...this.#vmids.keys()].sort((a, b) => a - b);
+  }
+
+  /** ASIDs that are still reserved because of this SMMU, ascending. */
+  get asids(): number[] {
+    return [...this.#asids.keys()].sort((a, b) => a - b);
+  }
+
+  /**
+   * Reads the live table and reserves every number in it.
+   * @throws KernelError EINVAL if it is damaged; then nothing is reserved
+   */
+  adopt(): LiveTable {
+    const { adoption } = this.#smmu.parts;
+    const table = adoption.read(this.#smmu);
+    this.#table = table;
+    for (const { sid, vmid, asids } of table.streams) {
+      this.#sids.add(sid);
+      if (vmid !== 0) name(this.#vmids, vmid, sid);
+      for (const asid of asids) name(this.#asids, asid, sid);
+    }
+    for (const vmid of this.#vmids.keys()) adoption.reserveVmid(this.#smmu, vmid);
+    for (const asid of this.#asids.keys()) {
+      const smmus = this.#asidSmmus.get(asid) ?? 0;
+      this.#asidSmmus.set(asid, smmus + 1);
+      if (smmus === 0) adoption.reserveAsid(this.#smmu, asid);
+    }
+    return table;
+  }
+
+  /** Whether a stream of the device still has the STE of the driver before (`arm_smmu_is_attach_deferred`). */
+  holds({ streams }: Master): boolean {
+    return this.#sids.size > 0 && streams.some(({ sid }) => this.#sids.has(sid));
+  }
+
+  /**
+   * Every stream of the device has an STE of this driver, and the old one is cached nowhere: what it stalled ends, and
+   * numbers that no other stream names are flushed and come back.
+   */
+  claim(master: Master): void {
+    if (!this.holds(master)) return;
+    const smmu = this.#smmu;
+    const { adoption, asids, vmidPolicy } = smmu.parts;
+    if (smmu.features.stalls) {
+      const batch = new CommandBatch(smmu);
+      for (const { sid } of master.streams) batch.add(stallTerm(sid));
+      batch.submit();
+    }
+    const gone = master.streams.filter(({ sid }) => this.#sids.delete(sid)).map(({ sid }) => sid);
+    for (const vmid of gone.flatMap((sid) => forget(this.#vmids, sid))) {
+      adoption.flushVmid(smmu, vmid);
+      vmidPolicy.disown(smmu, vmid);
+    }
+    for (const asid of gone.flatMap((sid) => forget(this.#asids, sid))) {
+      adoption.flushAsid(smmu, asid);
+      const smmus = (this.#asidSmmus.get(asid) ?? 1) - 1;
+      if (smmus > 0) this.#asidSmmus.set(asid, smmus);
+      else {
+        this.#asidSmmus.delete(asid);
+        smmu.quarantine.retire([smmu], `inherited ASID ${asid}`, () => asids.free(asid));
+      }
+    }
+  }
+}
