@@ -214,6 +214,27 @@ describe('with streams', () => {
     expect(lab.rules).toEqual(['CMDQV-2']);
   });
 
+  test.each([
+    ['CMDQV-7: its vDEVICE is on a VINTF that does not map it', 'vDEVICE of a VINTF made', 'FULL', 0x11, ['CMDQV-7']],
+    ['mapped', 'vDEVICE of a VINTF made', 'FULL', 0x10, []],
+    ['without ATS', 'vDEVICE of a VINTF made', 'OFF', 0x11, []],
+    ['without a VINTF', 'vDEVICE made', 'FULL', 0x11, []],
+  ] as const)('a nested stream with ATS is attached: %s', (_, vdevice, EATS, mapped, rules) => {
+    const lab = both();
+    lab.done(vdevice, 0x10);
+    open(lab, 3, mapped);
+    lab.install(0x10, nested(3, S2ROOT, { EATS }));
+    lab.done('attach to nested', 0x10);
+    expect(lab.rules).toEqual(rules);
+  });
+
+  test('CMDQV-4: a vDEVICE is destroyed and stays mapped', () => {
+    const lab = both();
+    open(lab, 3, 0x10);
+    lab.done('vDEVICE destroyed', 0x10);
+    expect(lab.rules).toEqual(['CMDQV-4']);
+  });
+
   test('CMDQV-14: TLBI on a VCMDQ of the host, CMD_SYNC on the own queue', () => {
     const run = (sameQueue: boolean): string[] => {
       const lab = both();

@@ -124,9 +124,9 @@ export const DET_RULES: readonly RuleInfo[] = [
     id: 'DET-1',
     severity: 'H',
     section: '3.12.2.2, 3.12.3, 4.3.8',
-    broken: 'A stream was detached or got a new owner with stalled transactions outstanding.',
+    broken: 'A stream was detached or got a new domain or owner with stalled transactions outstanding.',
     observed:
-      'stalled transactions by stream, until CMD_RESUME or CMD_STALL_TERM is consumed; a detach of the stream announced as done, or the stream announced as given to another owner',
+      'stalled transactions by stream, until CMD_RESUME or CMD_STALL_TERM is consumed; a detach or attach of the stream announced as done (stalls from before it began count), or the stream announced as given to another owner',
     needs: ['operation'],
   },
   {
@@ -165,8 +165,8 @@ export const DET_RULES: readonly RuleInfo[] = [
     id: 'DET-6',
     severity: 'H',
     section: '3.21.3',
-    broken: 'A detach was reported done while the CFGI of its STE has not completed.',
-    observed: 'as CFG-1, for operations whose name begins with "detach"',
+    broken: 'A detach was reported done while the CFGI of its STE has not completed, or the STE is what it was.',
+    observed: 'as CFG-1, for operations whose name begins with "detach"; stores to the STE since it was attached',
     needs: ['operation'],
   },
   {
@@ -190,8 +190,11 @@ export const DET_RULES: readonly RuleInfo[] = [
     severity: 'H',
     section: 'Linux arm_smmu_attach_commit_vmaster',
     broken: 'A vSID map or the ownership of a StreamID changed before the old STE was gone.',
-    observed: '',
-    undecidable: 'vSID maps live in software. Those in a VINTF are judged as CMDQV-4 to CMDQV-6.',
+    observed:
+      'images of the STE when the stream is announced as given to another owner; StreamIDs of CMD_CFGI_CD and CMD_ATC_INV on the own queue while commands of a VM are announced to be handed over',
+    needs: ['stream'],
+    undecidable:
+      'Where no operation is announced to begin, an STE that translates is taken for the new one: then only images that a cache may keep are judged. The map of a VINTF is judged as CMDQV-4 to CMDQV-6.',
   },
   {
     id: 'DET-10',

@@ -11,8 +11,6 @@ export const CFG_RULES: readonly RuleInfo[] = [
     broken:
       'A reachable STE or CD changed, and software relies on it before a CFGI of that StreamID (and SubstreamID) has completed.',
     observed: `${CANDIDATES}; reliance is an operation announced as done, or, where operations are not announced, a transaction of the stream (retries of stalled ones do not count)`,
-    undecidable:
-      'An L1STD that becomes active without CFGI_STE (Leaf=0) is not reported: a cached Span of 0 costs aborts only.',
   },
   {
     id: 'CFG-2',
@@ -50,8 +48,9 @@ export const CFG_RULES: readonly RuleInfo[] = [
     severity: 'H',
     section: '4.3.1, 4.3.3, 5.1.1, 5.3.1',
     broken:
-      'An active L1STD or L1CD changed, and only CFGI with Leaf=1, or none for its span, was completed before the tables are relied on or the old level 2 table is given back.',
+      'An L1STD or L1CD changed or became active, and only CFGI with Leaf=1, or none for its span, was completed before the tables are relied on or the old level 2 table is given back.',
     observed: 'stores to level 1 tables, Leaf of the CFGI commands, pages given back',
+    undecidable: 'An L1CD that becomes active without CFGI_CD (Leaf=0) is not reported.',
   },
   {
     id: 'CFG-7',
@@ -72,8 +71,10 @@ export const CFG_RULES: readonly RuleInfo[] = [
     id: 'CFG-9',
     severity: 'H',
     section: '3.21.2, 3.21.3.1',
-    broken: 'PROD is published before the store of the structure is visible: a CFGI or TLBI is consumed first.',
-    observed: 'stores that a store buffer publishes after a command for them was consumed',
+    broken:
+      'PROD, or what leads to a structure, is published before the store of the structure is visible: a CFGI or TLBI is consumed, or an L1STD, L1CD or Table descriptor can be followed, too early.',
+    observed:
+      'stores that a store buffer publishes after a command for them was consumed, or after a later store that leads to them',
     undecidable:
       'On a machine without a store buffer every store is visible at once and the rule cannot be broken. A missing cache clean with COHACC=0 cannot be seen: memory here is coherent.',
   },

@@ -33,7 +33,8 @@ export const CMDQV_RULES: readonly RuleInfo[] = [
     severity: 'F',
     section: SOURCE,
     broken: 'A StreamID is given to another owner and stays mapped in a VINTF.',
-    observed: 'SID_MATCH, SID_REPLACE of enabled VINTFs, when the stream is announced as given to another owner',
+    observed:
+      'SID_MATCH, SID_REPLACE of enabled VINTFs, when the stream is announced as given to another owner, or its vDEVICE as destroyed',
     needs: ['stream'],
   },
   {
@@ -55,8 +56,8 @@ export const CMDQV_RULES: readonly RuleInfo[] = [
     severity: 'H',
     section: SOURCE,
     broken: 'A device with ATS is attached through a vIOMMU with a VINTF and has no SID_MATCH.',
-    observed: '',
-    undecidable: 'Which streams a VINTF should map is not visible on the hardware.',
+    observed: 'vDEVICEs of VINTFs as announced, SID_MATCH, EATS of the nested STE when its attach is announced as done',
+    needs: ['operation'],
   },
   {
     id: 'CMDQV-8',

@@ -67,10 +67,11 @@ export const VMID_RULES: readonly RuleInfo[] = [
     id: 'VMID-8',
     severity: 'H',
     section: 'Linux arm_vsmmu_convert_user_cmd',
-    broken: 'The invalidations after an unmap name a VMID under which the table is not in use.',
-    observed: 'tables by tag; see TLB-1. For VINTFs see CMDQV-2',
+    broken:
+      'An invalidation names a VMID under which the table, or the stream, is not in use: after an unmap, or for a VM.',
+    observed:
+      'tables by tag; see TLB-1. Commands on the own queue while those of a VM are announced to be handed over, against the VMID of its nested STEs. For VINTFs see CMDQV-2',
     needs: ['page', 'operation'],
-    undecidable: "Which VMID a VM's own invalidation should have named is known for VINTFs only.",
   },
   {
     id: 'VMID-9',
@@ -133,8 +134,9 @@ export const VMID_RULES: readonly RuleInfo[] = [
     severity: 'H',
     section: '5.2.1',
     broken: 'A failed attach or allocation frees the VMID after an STE was written.',
-    observed: '',
-    undecidable: 'That an operation failed is not announced; the effect is judged as VMID-1 and VMID-2.',
+    observed: 'operations on a stream announced to begin and to fail; VMIDs freed between',
+    undecidable: 'The finding names the cause; the free itself is found as VMID-1 or VMID-2.',
+    needs: ['operation', 'vmid'],
   },
   {
     id: 'VMID-17',
@@ -219,7 +221,7 @@ export const ASID_RULES: readonly RuleInfo[] = [
     severity: 'H',
     section: '4.4.2',
     broken: "A VM's ASID is taken for one of the host: its invalidation lacks the VM's VMID.",
-    observed: '',
-    undecidable: "Whether an invalidation was made for a VM is not visible on the SMMU's own queue.",
+    observed: 'commands on the own queue while those of a VM are announced to be handed over: TLBI with VMID 0',
+    needs: ['operation'],
   },
 ];
