@@ -40,6 +40,11 @@ export class Queues {
   /** A CMD_SYNC of a queue completed. */
   sync(queue: string, now: number): void {
     this.#synced.set(queue, now);
+    this.stopped(queue);
+  }
+
+  /** A queue has stopped: what was consumed from it is done. */
+  stopped(queue: string): void {
     const list = this.#pending.get(queue);
     if (list === undefined || list.length === 0) return;
     this.#pending.set(queue, []);

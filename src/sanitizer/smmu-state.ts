@@ -1,7 +1,7 @@
 /** Everything the sanitizer knows of one SMMU, and what each thing observed does to it. */
 import { CD, CERROR, CMD_SYNC, CMDQ_PROD, CR0, opcodeOf, STE, slotValue, type Words } from '../../spec/index.ts';
 import type { Machine } from '../hw/machine.ts';
-import type { Announcement, CommandAct } from '../hw/observer.ts';
+import type { Announcement, CommandAct, VcmdqAct } from '../hw/observer.ts';
 import type { Smmu } from '../hw/smmu.ts';
 import type { TlbInvalidation, Transaction } from '../hw/transaction.ts';
 import { Announced } from './announced.ts';
@@ -26,6 +26,10 @@ import { Vmids } from './vmids.ts';
 
 /** Name of the SMMU's own queue in announcements. */
 const OWN_QUEUE = 'cmdq';
+
+/** Name of a VCMDQ there. */
+const vcmdqName = ({ vcmdq, vintf, lvcmdq }: VcmdqAct): string =>
+  vintf < 0 ? `vcmdq${vcmdq}` : `vcmdq${vintf}.${lvcmdq}`;
 const VMW_BITS = CR0.bit('VMW');
 const S2S = STE.slot('S2S');
 const STRW = STE.slot('STRW');
@@ -243,6 +247,8 @@ export class SmmuState {
         break;
       case 'vcmdq':
         this.cmdqv?.vcmdq(act);
+        // What a VCMDQ consumed is done before STATUS says that it is disabled (docs/impdef.md).
+        if (act.act === 'disabled') this.queues.stopped(vcmdqName(act));
         break;
       case 'cmdqv-write':
         this.cmdqv?.written(act);

@@ -164,6 +164,17 @@ test('VMID-14: a TLBI on a VCMDQ that no CMD_SYNC of that queue completed', () =
   expect(lab.rules).toEqual(['VMID-14']);
 });
 
+test('VMID-14: a VCMDQ that has been disabled has nothing under way, CMD_SYNC or not', () => {
+  const lab = new Lab();
+  lab.guest(1, 2, VMID);
+  lab.issue(2, nhAsid(0n, 7n));
+  lab.bus.writel(lab.vcmdq(2, tegra.VCMDQ_CONFIG), 0);
+  lab.unmap(2, 1, 0);
+  lab.closeVintf(1);
+  lab.note('vmid', 'free', VMID, 'smmu0');
+  expect(lab.rules).toEqual([]);
+});
+
 test("a VM's commands count under the VMID of its VINTF, whatever they say", () => {
   const lab = new Lab();
   lab.guest(1, 2, VMID);
