@@ -9,7 +9,7 @@ import type { Bug } from './bug.ts';
 const SHARING = ['at-attach', 'viommu-only', 'external'] as const;
 
 /** The tag that a domain has on an SMMU already. */
-const live = (domain: PagingDomain, smmu: Smmu, type: InvKey['type']): InvKey | undefined =>
+export const live = (domain: PagingDomain, smmu: Smmu, type: InvKey['type']): InvKey | undefined =>
   domain.invs.find((inv) => inv.smmu === smmu && inv.type === type && inv.users > 0);
 
 /** Bugs of this family. */

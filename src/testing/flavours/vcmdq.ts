@@ -1,0 +1,155 @@
+import fc from 'fast-check';
+import { goodCommand, goodRing, queueName } from '../arbitraries/families/cmdqv.ts';
+import { EACH, LVCMDQS, type Pools } from '../arbitraries/pools.ts';
+import { cd, page, space, vsid } from '../arbitraries/values.ts';
+import type { Flavour } from '../flavour.ts';
+import type { Operation } from '../operation.ts';
+import type { VcmdqCommand } from '../operations/cmdqv.ts';
+
+/** A VM on an SMMU with a CMDQV: everything that it has there. The vIOMMU of a number has the window of that number. */
+interface Place {
+  readonly dev: string;
+  readonly vm: number;
+  /** Number of the vIOMMU. */
+  readonly i: number;
+  readonly vsid: number;
+}
+
+const place = (p: Pools): fc.Arbitrary<Place> =>
+  fc
+    .record({ d: fc.nat({ max: p.devices.length - 1 }), vm: fc.nat({ max: Math.min(EACH, p.vms.length) - 1 }), vsid })
+    .map(({ d, ...rest }) => ({ dev: `d${d}`, i: Math.floor(d / p.perSmmu) * EACH + rest.vm, ...rest }));
+
+const TEGRA = 'tegra241-cmdqv' as const;
+
+/** A VINTF for a VM, page 0 in it, one queue or two, started; a device attached through it. */
+const bringUp = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc
+    .record({
+      at: place(p),
+      cd,
+      vste: fc.constantFrom('translate' as const, 'translate' as const, 'bypass' as const),
+      rings: fc.array(goodRing, { minLength: 1, maxLength: LVCMDQS }),
+      commands: fc.array(goodCommand, { minLength: 1, maxLength: 3 }),
+      late: fc.boolean(),
+    })
+    .map(({ at: { dev, vm, i, vsid }, cd, vste, rings, commands, late }): Operation[] => {
+      const [s2, ioas, window, viommu] = [`s${vm}`, `a${vm}`, p.windows[i] ?? '', p.viommus[i] ?? ''];
+      const nested = p.nested[i] ?? '';
+      const attached: Operation[] = [
+        { op: 'vdeviceAlloc', as: dev.replace('d', 'x'), dev, viommu, vsid },
+        { op: 'nestedAlloc', as: nested, dev, on: viommu, vste, cd },
+        { op: 'attach', dev, to: nested },
+      ];
+      return [
+        { op: 'hwptAlloc', as: s2, dev, ioas, nestParent: true },
+        { op: 'viommuAlloc', as: viommu, dev, parent: s2, type: TEGRA },
+        ...(late ? [] : attached),
+        { op: 'mmap', as: window, viommu, vm: `vm${vm}` },
+        ...rings.flatMap((ring, index): Operation[] => [
+          { op: 'hwQueueAlloc', as: queueName(p, i, index), viommu, index, ...ring },
+          { op: 'vcmdqStart', window, index },
+        ]),
+        { op: 'vcmdqIssue', window, index: rings.length - 1, commands },
+        ...(late ? attached : []),
+      ];
+    });
+
+/** The VM goes: munmap first, last or never; queues from the highest down, or not. */
+const takeDown = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc
+    .record({
+      at: place(p),
+      munmap: fc.constantFrom('first', 'last', 'never'),
+      upwards: fc.constantFrom(false, false, true),
+      parent: fc.boolean(),
+    })
+    .map(({ at: { dev, i, vm }, munmap, upwards, parent }): Operation[] => {
+      const queues = Array.from({ length: LVCMDQS }, (_, l) => queueName(p, i, upwards ? l : LVCMDQS - 1 - l));
+      const viommu = p.viommus[i] ?? '';
+      const gone: Operation = { op: 'munmap', name: p.windows[i] ?? '' };
+      const names = [...queues, p.nested[i] ?? '', dev.replace('d', 'x'), viommu];
+      return [
+        ...(munmap === 'first' ? [gone] : []),
+        { op: 'detach', dev },
+        ...names.map((name): Operation => ({ op: 'destroy', name })),
+        ...(munmap === 'last' ? [gone, { op: 'destroy' as const, name: viommu }] : []),
+        ...(parent ? [{ op: 'destroy' as const, name: `s${vm}` }] : []),
+      ];
+    });
+
+/** The guest changes its own table and invalidates on its own queue; its device does DMA before and after. */
+const remap = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc
+    .record({
+      at: place(p),
+      index: fc.nat({ max: LVCMDQS - 1 }),
+      space,
+      page,
+      to: fc.option<number>(page, { freq: 4 }),
+      byVa: fc.boolean(),
+      stop: fc.boolean(),
+    })
+    .map(({ at: { dev, i, vm }, index, space, page, to, byVa, stop }): Operation[] => {
+      const window = p.windows[i] ?? '';
+      const asid = space + 1;
+      const command: VcmdqCommand = byVa ? { command: 'NH_VA', asid, page } : { command: 'NH_ASID', asid };
+      return [
+        { op: 'dma', dev, page },
+        { op: 'guestMap', vm: `vm${vm}`, space, page, to },
+        { op: 'vcmdqIssue', window, index, commands: [command] },
+        { op: 'dma', dev, page },
+        ...(stop ? [{ op: 'vcmdqStop' as const, window, index }] : []),
+      ];
+    });
+
+/** Single operations that only this flavour has a use for. */
+const single = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc.oneof(
+    place(p).map(({ dev, i, vm }): Operation[] => [
+      { op: 'viommuAlloc', as: p.viommus[i] ?? '', dev, parent: `s${vm}`, type: TEGRA },
+    ]),
+    fc.constantFrom(...p.queues).map((name): Operation[] => [{ op: 'destroy', name }]),
+    // VINTF_STATUS does not follow in time: when it is switched on, or off.
+    fc.record({ at: place(p), nth: fc.constantFrom(1, 2, 2) }).map(({ at: { dev, i, vm }, nth }): Operation[] => [
+      { op: 'fail', point: 'poll:cmdqv:VINTF_STATUS', nth },
+      { op: 'viommuAlloc', as: p.viommus[i] ?? '', dev, parent: `s${vm}`, type: TEGRA },
+    ]),
+  );
+
+/** VMs on queues of their own. */
+export const vcmdq: Flavour = {
+  name: 'vcmdq',
+  title: 'VMs invalidate on VCMDQs of their own, and write what they like to their registers',
+  lab: { preset: ['grace'], sidPairsLog2: [1, 1, 0], ats: [false, true] },
+  weights: {
+    hwptAlloc: 1,
+    vdeviceAlloc: 2,
+    nestedAlloc: 1,
+    attach: 3,
+    detach: 1,
+    destroy: 3,
+    unbind: 1,
+    bind: 1,
+    map: 1,
+    unmap: 2,
+    dma: 3,
+    guestMap: 1,
+    fail: 2,
+    hwQueueAlloc: 4,
+    mmap: 2,
+    munmap: 2,
+    vcmdqStart: 3,
+    vcmdqStop: 1,
+    vcmdqRecover: 2,
+    vcmdqIssue: 5,
+    vcmdqWrite: 5,
+    vcmdqRead: 1,
+  },
+  chains: (p) => [
+    { weight: 4, arbitrary: bringUp(p) },
+    { weight: 3, arbitrary: takeDown(p) },
+    { weight: 2, arbitrary: remap(p) },
+    { weight: 1, arbitrary: single(p) },
+  ],
+};
