@@ -23,7 +23,11 @@ export class LocalBus implements Bus {
     const published = (): void => conductor.moment();
     const issued = (hi: number, lo: number): void => watch.issued?.(hi, lo);
     this.#stores = weak ? new StoreBuffer(`${cpu}.stores`, memory, conductor.schedule, published, issued) : null;
-    if (this.#stores !== null) conductor.addSpeculator(this.#stores);
+    if (this.#stores === null) return;
+    const stores = this.#stores;
+    conductor.addSpeculator(stores);
+    const others = watch.overtakes;
+    watch.overtakes = (hi, lo, bytes) => stores.overtakes(hi, lo, bytes) || others?.(hi, lo, bytes) === true;
   }
 
   get firmware(): Firmware {

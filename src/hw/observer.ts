@@ -224,4 +224,9 @@ export interface Watch {
   observer: Observer | null;
   /** Told of each store that begins to wait in a CPU's store buffer: its address, halves. No object is made for it. */
   issued?: ((hi: number, lo: number) => void) | null;
+  /**
+   * Asked while a store becomes visible: whether an earlier one of the same CPU, to the `bytes` bytes at an address, is
+   * still on its way. Absent: stores are visible at once.
+   */
+  overtakes?: (hi: number, lo: number, bytes: number) => boolean;
 }

@@ -16,6 +16,8 @@ class Pending {
   maskLo = 0;
   valueHi = 0;
   valueLo = 0;
+  /** Which store of this buffer it is: they are counted. */
+  serial = 0;
   /** The next store to the same unit; in the list of unused ones, the next of those. */
   next: Pending | null = null;
 }
@@ -25,6 +27,9 @@ const BUCKETS = 256;
 const bucketOf = (lo: number): number => (lo >>> 3) & (BUCKETS - 1);
 
 const ALL = -1;
+
+/** Addresses below 2^56 in units of 8 bytes: exact as a double. */
+const unitOf = (hi: number, lo: number): number => (hi >>> 0) * 2 ** 29 + (lo >>> 3);
 
 /** See the module comment. */
 export class StoreBuffer implements Speculator {
@@ -39,6 +44,9 @@ export class StoreBuffer implements Speculator {
   readonly #buckets = new Uint8Array(BUCKETS);
   #unused: Pending | null = null;
   #count = 0;
+  #serial = 0;
+  /** The store that becomes visible now; 0: none. */
+  #publishing = 0;
   /** Halves of the last {@link load}. */
   hi = 0;
   lo = 0;
@@ -74,6 +82,7 @@ export class StoreBuffer implements Speculator {
     one.maskLo = maskLo;
     one.valueHi = valueHi;
     one.valueLo = valueLo;
+    one.serial = ++this.#serial;
     let last = this.#find(hi | 0, lo & ~7);
     if (last === null) {
       this.#units.push(one);
@@ -131,6 +140,17 @@ export class StoreBuffer implements Speculator {
     return true;
   }
 
+  /** Whether the store that becomes visible now overtakes an earlier one to the `bytes` bytes at (hi, lo), which still waits. */
+  overtakes(hi: number, lo: number, bytes: number): boolean {
+    if (this.#publishing === 0) return false;
+    const first = unitOf(hi, lo);
+    const end = first + bytes / 8;
+    return this.#units.some((one) => {
+      const unit = unitOf(one.hi, one.lo);
+      return unit >= first && unit < end && one.serial < this.#publishing;
+    });
+  }
+
   /** Makes every store visible, one by one, in the order the schedule draws. */
   drain(): void {
     while (this.#count > 0) this.#publishOne(true);
@@ -152,7 +172,9 @@ export class StoreBuffer implements Speculator {
       this.#buckets[bucketOf(one.lo)] = (this.#buckets[bucketOf(one.lo)] ?? 0) - 1;
     }
     this.#count--;
+    this.#publishing = one.serial;
     this.#publish(one);
+    this.#publishing = 0;
     one.next = this.#unused;
     this.#unused = one;
     if (moment) this.#published();

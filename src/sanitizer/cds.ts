@@ -220,6 +220,15 @@ export class Cds {
       table.abandoned.set(i, { region: leaf, since: this.#context.clock.now, leafOnly: false });
     }
     this.#activate(table, i, hi, lo);
+    const now = table.leaves.get(i);
+    if (now === undefined || now === leaf || !this.#context.overtakes(now.first, now.count * CD_UNITS)) return;
+    const at = table.root.unit + i;
+    this.#context.report(
+      'CFG-9',
+      `${this.#smmu.name}: the L1CD of SubstreamID ${now.firstIndex} became visible before CDs that it leads to`,
+      { smmu: this.#smmu.name, SubstreamID: now.firstIndex, address: BigInt(at) * 8n },
+      [[at, at + 1]],
+    );
   }
 
   /** A 64-bit word of a CD changed. */

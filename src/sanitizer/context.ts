@@ -14,6 +14,8 @@ export interface Context {
   readonly peek: Peek;
   /** When the store that becomes visible now was made; undefined: it never waited. */
   issued(unit: number): number | undefined;
+  /** The store that becomes visible now has overtaken an earlier one to `units` units from `unit` on. */
+  overtakes(unit: number, units: number): boolean;
   /** How a rule with two forms is judged. */
   ordering(rule: string): Ordering;
   /** Announcements of this kind have been made. */

@@ -97,6 +97,8 @@ export class Sanitizer {
       pages: this.#pages,
       peek,
       issued: (unit) => this.#issued.get(unit),
+      overtakes: (unit, units) =>
+        machine.watch.overtakes?.(Math.floor(unit / 2 ** 29), (unit % 2 ** 29) * 8, units * 8) === true,
       ordering: (rule) => options.orderings?.[rule] ?? options.ordering ?? 'strict',
       noted: (kind) => this.#noted.has(kind),
       report: (rule, message, subject, units) => this.#report(rule, message, subject, units ?? []),
@@ -174,6 +176,10 @@ export class Sanitizer {
 
   /** An ownership announcement: connect it to `LocalKernel.onNote`, or call it from a shim. See docs/sanitizer.md. */
   readonly announce = (note: OwnershipNote): void => {
+    if (note.what === 'driver') {
+      this.takeover();
+      return;
+    }
     this.#clock.tick();
     this.#noted.add(note.what);
     if (note.what === 'vmid') this.#vmid(note);
@@ -197,7 +203,7 @@ export class Sanitizer {
       if (where !== '' && where !== name) continue;
       const ofHost = (vmid: number): boolean => vmid <= 0 || vmids.owner(vmid) === null;
       if (act === 'free') asids.freed(Number(id), ofHost, owner);
-      else asids.allocated(Number(id), ofHost, owner);
+      else if (act === 'alloc') asids.allocated(Number(id), ofHost, owner);
     }
   }
 
@@ -249,8 +255,10 @@ export class Sanitizer {
   /** Another driver takes the hardware over: owners are unknown again, hardware state is not. */
   takeover(): void {
     this.#clock.tick();
-    for (const { vmids, boot } of this.#smmus.values()) {
+    this.#unmaps.length = 0;
+    for (const { vmids, boot, announced } of this.#smmus.values()) {
       vmids.forgetOwners();
+      announced.takeover();
       boot.takeover();
     }
   }

@@ -96,6 +96,8 @@ export class Streams implements Sink {
   readonly #open = new Set<Stream>();
   readonly #regions = new Map<number, SteRegion>();
   readonly #abandoned = new Map<number, Abandoned>();
+  /** L1STDs that became active while caches may know that they were not, and since when. */
+  readonly #fresh = new Map<number, number>();
   /** When a CFGI_STE of a stream was consumed last. */
   readonly #cfgis = new Map<number, number>();
   readonly #scratch = STE.zero();
@@ -161,6 +163,7 @@ export class Streams implements Sink {
     for (const region of this.#regions.values()) this.#context.pages.remove(region.first, region.units, region);
     this.#regions.clear();
     this.#abandoned.clear();
+    this.#fresh.clear();
     for (const stream of [...this.#streams.values()]) this.#setUses(stream, [], this.#context.clock.now);
     this.#streams.clear();
     this.#open.clear();
@@ -205,6 +208,16 @@ export class Streams implements Sink {
       this.#regions.delete(index);
     }
     this.#activate(index, newHi, newLo);
+    const now = this.#regions.get(index);
+    if (now === undefined || now === region) return;
+    if (region === undefined) this.#fresh.set(index, this.#context.clock.now);
+    if (!this.#context.overtakes(now.first, now.units)) return;
+    this.#context.report(
+      'CFG-9',
+      `${this.#smmu.name}: the L1STD of StreamID ${hex(now.firstSid)} became visible before STEs that it leads to`,
+      { smmu: this.#smmu.name, StreamID: now.firstSid, address: BigInt(unit) * 8n },
+      [[unit, unit + 1]],
+    );
   }
 
   /** A 64-bit word of an STE changed. */
@@ -261,7 +274,11 @@ export class Streams implements Sink {
       if (stream.candidates.open(0) === 0) this.#open.delete(stream);
       this.#recompute(stream, consumed);
     }
-    if (cfgi.leaf || this.#abandoned.size === 0) return;
+    if (cfgi.leaf) return;
+    for (const [index, since] of [...this.#fresh]) {
+      const region = this.#regions.get(index);
+      if (region === undefined || (since <= consumed && overlaps(cfgi, region))) this.#fresh.delete(index);
+    }
     for (const [index, { region, since }] of [...this.#abandoned])
       if (since <= consumed && overlaps(cfgi, region)) {
         this.#abandoned.delete(index);
@@ -317,6 +334,7 @@ export class Streams implements Sink {
   relies(sid: number, why: string, rule = 'CFG-1'): void {
     const stream = this.#streams.get(sid);
     this.#judgeAbandoned(sid, why);
+    this.#judgeFresh(sid, why);
     if (stream !== undefined) this.#judgeBlock(stream, why);
     if (stream === undefined || !this.#open.has(stream)) return;
     this.judge(stream);
@@ -363,6 +381,20 @@ export class Streams implements Sink {
       this.#abandoned.delete(index);
       this.#dropRegion(region);
     }
+  }
+
+  /** A Span of 0 may be cached: the table behind it is then not found (5.1.1). */
+  #judgeFresh(sid: number, why: string): void {
+    if (this.#fresh.size === 0) return;
+    const index = Math.floor(sid / 2 ** this.#split);
+    if (!this.#fresh.delete(index)) return;
+    const at = this.#l1 + index;
+    this.#context.report(
+      'CFG-6',
+      `${this.#smmu.name}: the L1STD of StreamID ${hex(sid)} became active, and no CMD_CFGI_STE with Leaf=0 has completed when ${why}`,
+      { smmu: this.#smmu.name, StreamID: sid, address: BigInt(at) * 8n },
+      [[at, at + 1]],
+    );
   }
 
   /** A page was given back: no level 2 table that caches may know may lie in it. */

@@ -230,7 +230,12 @@ export class Tables {
     }
     if (oldKind === 'leaf') this.#removeLeaf(table, i, old, now, first);
     const next = this.#entry.read(shape, level, newHi, newLo);
-    if (next.kind === 'table' && !table.children.has(i)) this.#addChild(table, i, next.target);
+    if (next.kind === 'table' && !table.children.has(i)) {
+      this.#addChild(table, i, next.target);
+      const added = table.children.get(i);
+      if (added !== undefined && this.#context.overtakes(added.unit, added.units))
+        this.#report('CFG-9', root, table.unit + i, 'a Table descriptor became visible before the table it leads to');
+    }
     if (next.kind === 'leaf' && next.global) this.#global(root);
   }
 

@@ -86,6 +86,27 @@ describe('the weakly ordered CPU of a seeded machine', () => {
     expect(orders.size).toBe(3);
   });
 
+  test('a store that becomes visible says whether an earlier one to some bytes still waits', () => {
+    const told = new Set<string>();
+    for (let seed = 1; seed <= 20; seed++) {
+      const { bus, memory, watch } = machineWith(linuxNesting, { schedule: seeded(seed) });
+      bus.store64(0x40001038n, 1n);
+      bus.store64(0x40002000n, 1n);
+      bus.store64(0x40001040n, 1n);
+      memory.watch = (_hi, lo) => {
+        if (lo !== 0x40002000) return;
+        const first = memory.read64(0x40001038n) === 1n;
+        expect(watch.overtakes?.(0, 0x40001000, 64)).toBe(!first);
+        // Made later: it may wait.
+        expect(watch.overtakes?.(0, 0x40001040, 64)).toBe(false);
+        told.add(first ? 'in order' : 'overtaken');
+      };
+      bus.mb();
+      expect(watch.overtakes?.(0, 0x40001000, 64)).toBe(false);
+    }
+    expect([...told].sort()).toEqual(['in order', 'overtaken']);
+  });
+
   test('an ordered MMIO write makes stores visible, a relaxed one does not have to', () => {
     let waiting = 0;
     for (const seed of SEEDS) {

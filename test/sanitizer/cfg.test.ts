@@ -254,6 +254,43 @@ describe('CFG-6: level 1 tables', () => {
     lab.freePage(L2TAB);
     expect(lab.rules).toEqual([]);
   });
+
+  const SECOND = 0x40;
+  const added = (leaf: number): SanitizerLab => {
+    const lab = new SanitizerLab().bootTwoLevel();
+    lab.fillAbort(L2TAB + 0x1_0000n, 64);
+    lab.store(STRTAB + 8n, L1STD.encode({ Span: 7, L2Ptr: (L2TAB + 0x1_0000n) >> 6n }));
+    lab.cfgiSte(SECOND, leaf);
+    lab.done('attach', SECOND);
+    return lab;
+  };
+
+  test('an L1STD that becomes active: a Span of 0 may be cached, and Leaf=1 keeps it (5.1.1)', () => {
+    expect(added(1).rules).toEqual(['CFG-6']);
+    expect(added(0).rules).toEqual([]);
+  });
+});
+
+describe('CFG-9: what leads to a structure becomes visible before it', () => {
+  const waiting = (at: bigint): SanitizerLab => {
+    const lab = new SanitizerLab().bootTwoLevel();
+    lab.machine.watch.overtakes = (hi, lo, bytes) => {
+      const first = (BigInt(hi) << 32n) | BigInt(lo >>> 0);
+      return at >= first && at < first + BigInt(bytes);
+    };
+    lab.fillAbort(L2TAB + 0x1_0000n, 64);
+    lab.store(STRTAB + 8n, L1STD.encode({ Span: 7, L2Ptr: (L2TAB + 0x1_0000n) >> 6n }));
+    lab.cfgiSte(0x40, 0);
+    return lab;
+  };
+
+  test('an L1STD, and a store to its last STE is still on its way', () => {
+    expect(waiting(L2TAB + 0x1_0000n + 63n * 64n).rules).toEqual(['CFG-9']);
+  });
+
+  test('stores elsewhere may wait', () => {
+    expect(waiting(L2TAB + 0x1_0000n + 64n * 64n).rules).toEqual([]);
+  });
 });
 
 test('CFG-7: the CD table given back while an STE leads to it', () => {

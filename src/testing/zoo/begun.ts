@@ -1,20 +1,19 @@
 /** A bug that acts from the first attachment of a user on: what it does while the driver starts proves nothing. */
-import type { DomainType } from '../../driver/iommu/ops.ts';
+import type { Device } from '../../driver/iommu/ops.ts';
 import type { BugParts } from './bug.ts';
 
-/** Domains that nobody but a user of iommufd attaches. */
-const USERS: ReadonlySet<DomainType> = new Set(['paging', 'nested', 'sva']);
-
-/** Whether a user's domain has begun to be attached to any device, or to a PASID. */
+/** Whether a device that somebody has claimed (it was blocked) has been attached to something, or a PASID of any. */
 export function begun({ core }: BugParts): () => boolean {
   const { attachDevice, setDevPasid } = core;
+  const claimed = new Set<Device>();
   let yes = false;
   core.attachDevice = (domain, dev, old) => {
-    yes ||= USERS.has(domain.type);
+    if (domain.type === 'blocked') claimed.add(dev);
+    else yes ||= claimed.has(dev);
     attachDevice(domain, dev, old);
   };
   core.setDevPasid = (domain, dev, pasid, old) => {
-    yes ||= USERS.has(domain.type);
+    yes = true;
     setDevPasid(domain, dev, pasid, old);
   };
   return () => yes;

@@ -141,21 +141,25 @@ export const INVALIDATION_BUGS: readonly Bug[] = [
   {
     name: 'asid-shared',
     story: 'Two domains get one ASID: the allocator is asked before its lock is taken (arm_smmu_asid_lock).',
-    apply: ({ driver }) => {
+    apply: (parts) => {
+      const { driver } = parts;
       const { asids } = driver;
+      const acts = begun(parts);
       let held = 0;
       let shared = 0;
       driver.asids = {
         name: asids.name,
         alloc: () => {
+          if (!acts()) return asids.alloc();
           if (held === 0) shared = asids.alloc();
           held++;
           return shared;
         },
         free: (id) => {
-          held--;
-          if (held === 0) asids.free(id);
+          if (held > 0 && id === shared) held--;
+          if (held === 0 || id !== shared) asids.free(id);
         },
+        reserve: (id) => asids.reserve(id),
         has: (id) => asids.has(id),
         get used() {
           return asids.used;
