@@ -274,11 +274,14 @@ const monitorOf = (property: Property, monitor: Monitor): Monitor & { readonly p
 
 /** What an expectation may say of a result; the first is what is shown. */
 function outcomes(result: OperationResult): string[] {
-  if (result.status === 'error') return [result.errno];
+  if (result.status === 'error')
+    return result.entries === undefined ? [result.errno] : [result.errno, `${result.errno}:${result.entries}`];
   if (result.status === 'skipped') return ['skipped'];
-  const { dma } = result;
+  const { dma, saw } = result;
+  // What a guest saw, whole or its first word: error:CERROR_ILL, error.
+  if (saw !== undefined) return [saw, ...(saw.match(/^\w+(:\w+)?/) ?? []).slice(0, 1), saw.replace(/\W.*/, '')];
   if (dma === undefined) return ['ok'];
-  return dma.vm === undefined ? [dma.status] : [`vm${dma.vm}:${dma.page}`, dma.status];
+  return dma.vm === undefined ? [dma.status] : [`${dma.old ? 'old-' : ''}vm${dma.vm}:${dma.page}`, dma.status];
 }
 
 /** A step that looks, as one line. */

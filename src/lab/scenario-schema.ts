@@ -34,7 +34,8 @@ export const MAX_STEPS = 100_000;
 
 const holderKind = z.enum(['ste', 'cached-ste', 'tlb', 'walk-cache', 'vintf', 'command']);
 
-const OUTCOME = /^(ok|skipped|abort|stall|vm\d+:\d+|E[A-Z0-9]{2,15})$/;
+const OUTCOME =
+  /^(ok|skipped|abort|stall|(old-)?vm\d+:\d+|E[A-Z0-9]{2,15}|done|posted|timeout|enabled|disabled|error(:\w{1,40})?|0x[0-9a-f]{1,8})$/;
 
 /** Steps that only look. */
 const LOOKS = {
@@ -88,7 +89,11 @@ const machine = z.strictObject({
   policy: policy.optional(),
   schedule: z.strictObject({ mode: z.enum(['eager', 'seeded']), seed: small(0, 0x7fffffff).optional() }).optional(),
   sidPairsLog2: small(0, LAB_LIMITS.sidPairsLog2).optional(),
+  eventsLog2: small(1, LAB_LIMITS.eventsLog2).optional(),
   ats: z.boolean().optional(),
+  pri: z.boolean().optional(),
+  stalls: z.boolean().optional(),
+  streams: z.union([z.literal(1), z.literal(2)]).optional(),
   pasidBits: small(0, 20).optional(),
   quirks: z.union([z.literal('linux-7.2'), z.array(z.enum(QUIRK_NAMES))]).optional(),
   nestedWithoutViommu: z.boolean().optional(),

@@ -306,9 +306,10 @@ export class Atcs {
     return { rule: 'ATS-1', why: 'no CMD_ATC_INV that covers it has completed' };
   }
 
-  /** A stream gets another owner. */
+  /** A stream gets another owner. One that never answered and has its ATS off is past answering: what it holds is refused. */
   given(sid: number, owner: string): void {
-    if (this.#holding.has(sid))
+    const cutOff = this.#broken.has(sid) && !this.#on.has(sid);
+    if (this.#holding.has(sid) && !cutOff)
       this.#report(
         'ATS-12',
         sid,

@@ -232,5 +232,6 @@ function closed(lab: Lab): Violation | null {
 /** The model of a lab; withoutPolicy: of one whose driver has a policy of its own. */
 export function modelOf(lab: Lab, withoutPolicy = false): VmidModel {
   const smmuOf = new Map(lab.devices.map(({ name, smmu }) => [name, smmu]));
-  return new VmidModel({ policy: withoutPolicy ? null : (lab.config.policy ?? 'at-attach'), smmuOf });
+  const policy = withoutPolicy ? null : (lab.config.policy ?? 'at-attach');
+  return new VmidModel({ policy, smmuOf, ats: lab.config.ats === true });
 }

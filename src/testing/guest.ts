@@ -21,7 +21,7 @@ import { IOAS_MAP_FLAGS } from '../../spec/uapi/constants.ts';
 import type { LocalKernel } from '../driver/local-kernel.ts';
 import type { Pa } from '../hw/bus.ts';
 import type { Machine } from '../hw/machine.ts';
-import type { PageRun } from '../iommufd/index.ts';
+import type { PageRun, UserFile } from '../iommufd/index.ts';
 
 /** Pages of a VM. */
 export const GUEST_PAGES = 16;
@@ -31,8 +31,8 @@ export const FIRST_DATA_PAGE = 8;
 export const GUEST_BASE = 0x8000_0000n;
 /** Address spaces of a guest: each has a CD and tables. */
 export const GUEST_SPACES = 2;
-/** CDs: one for each space, and one that is not valid. */
-export const GUEST_CDS = 3;
+/** CDs: one for each space, and two that are not valid. */
+export const GUEST_CDS = 4;
 
 const PAGE = 4096n;
 const PAGE_BYTES = 4096;
@@ -41,17 +41,22 @@ const INPUT_BITS = 39;
 /** Where VMs lie in the process that runs them. */
 const USER_BASE = 0x1_0000_0000n;
 const USER_STRIDE = 0x1000_0000n;
+/** Descriptors of their memory: above those that an iommufd gives out. */
+const FIRST_MEMFD = 10_000;
 /** Marks a data page. */
 const MARK = 0x51a7n;
 
 /** Address of a guest's page: IPA, and virtual address in its tables. */
 export const guestAddress = (page: number): bigint => ipaOf(page);
 
-/** What a page of data says of itself: VM and page; undefined: it is no data page of any VM. */
-export function readMark(bytes: Uint8Array): { readonly vm: number; readonly page: number } | undefined {
+/** What a page of data says of itself: VM, page, and under which kernel it ran; undefined: it is no data page of any VM. */
+export function readMark(
+  bytes: Uint8Array,
+): { readonly vm: number; readonly page: number; readonly boot: number } | undefined {
   const value = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
   if (value >> 48n !== MARK) return undefined;
-  return { vm: Number((value >> 16n) & 0xffffn), page: Number(value & 0xffffn) };
+  const part = (shift: bigint): number => Number((value >> shift) & 0xffffn);
+  return { vm: part(16n), page: part(0n), boot: part(32n) };
 }
 
 /** Bytes of a vSTE: the first two 64-bit words of an STE. */
@@ -89,19 +94,36 @@ const TABLE_DESCRIPTOR = descriptor(pte1('4k', 2, 'table'), {});
 const initialTarget = (space: number, page: number): number =>
   space === 0 ? page : GUEST_PAGES - 1 + FIRST_DATA_PAGE - page;
 
-function initialCd(space: number): Words {
+/** What a guest makes of one of its CDs. */
+export interface GuestCd {
+  /** Address space whose tables it names; null: it is not valid. */
+  readonly space: number | null;
+  /** Default: the number of the space, and 1. */
+  readonly asid?: number;
+  /** Faults stall instead of aborting. Default false. */
+  readonly stall?: boolean;
+  /** Its tables lie where the VM has no memory. Default false. */
+  readonly outside?: boolean;
+}
+
+/** An IPA at which no VM has memory. */
+export const OUTSIDE_IPA = GUEST_BASE + 0x1000_0000n;
+
+function cdOf({ space, asid, stall = false, outside = false }: GuestCd): Words {
+  if (space === null) return CD.zero();
   return CD.encode({
     V: 1,
     AA64: 'AARCH64',
     A: 'ABORT',
+    S: stall ? 1 : 0,
     R: 1,
     ASET: 'PRIVATE',
     T0SZ: 64 - INPUT_BITS,
     TG0: '4KB',
     EPD1: 1,
     IPS: 'BITS_40',
-    ASID: space + 1,
-    TTB0: ipaOf(tablePage(space, START)) >> 4n,
+    ASID: asid ?? space + 1,
+    TTB0: (outside ? OUTSIDE_IPA : ipaOf(tablePage(space, START))) >> 4n,
     MAIR0: 0xff,
   });
 }
@@ -114,7 +136,7 @@ function initialImage(): Uint8Array {
   image = new Uint8Array(FIRST_DATA_PAGE * PAGE_BYTES);
   const view = new DataView(image.buffer);
   for (let space = 0; space < GUEST_SPACES; space++) {
-    image.set(new Uint8Array(initialCd(space).buffer), space * CD.bytes);
+    image.set(new Uint8Array(cdOf({ space }).buffer), space * CD.bytes);
     for (let level = START; level < 3; level++)
       view.setBigUint64(entryOffset(space, level, 0), TABLE_DESCRIPTOR | ipaOf(tablePage(space, level + 1)), true);
     for (let page = FIRST_DATA_PAGE; page < GUEST_PAGES; page++)
@@ -132,18 +154,24 @@ export class Guest {
   readonly pa: Pa;
   /** Address of page 0 in the process that runs the VM. */
   readonly userVa: bigint;
+  /** Descriptor of its memory (memfd) in that process. */
+  readonly fd: number;
   readonly #machine: Machine;
 
-  /** @throws KernelError ENOMEM */
-  constructor(name: string, index: number, kernel: LocalKernel, machine: Machine) {
+  /**
+   * @param boot how many kernels ran on the machine before: VMs of each have memory of their own
+   * @throws KernelError ENOMEM
+   */
+  constructor(name: string, index: number, kernel: LocalKernel, machine: Machine, boot = 0) {
     this.name = name;
     this.index = index;
+    this.fd = FIRST_MEMFD + index;
     this.userVa = USER_BASE + BigInt(index) * USER_STRIDE;
     this.pa = kernel.allocPages(`memory of ${name}`, GUEST_PAGES * PAGE_BYTES);
     this.#machine = machine;
     machine.memory.writeBytes(this.pa, initialImage());
     for (let page = FIRST_DATA_PAGE; page < GUEST_PAGES; page++)
-      machine.memory.write64(this.pageAt(page), (MARK << 48n) | (BigInt(index) << 16n) | BigInt(page));
+      machine.memory.write64(this.pageAt(page), (MARK << 48n) | (BigInt(boot) << 32n) | (BigInt(index) << 16n) | BigInt(page));
   }
 
   /** Host physical address of a page. */
@@ -157,6 +185,22 @@ export class Guest {
     this.#machine.memory.write64(at, to === null ? 0n : PAGE_DESCRIPTOR | ipaOf(to));
   }
 
+  /** Writes one of its CDs, in one go: what hardware sees of it is the old or the new one. */
+  writeCd(index: number, cd: GuestCd): void {
+    const words = cdOf(cd);
+    this.#machine.memory.writeBytes(this.pa + BigInt(index * CD.bytes), new Uint8Array(words.buffer));
+  }
+
+  /**
+   * Points the descriptor of a space's table at a level (1 or 2) that leads to the data pages at the next table of
+   * another space; null: at nothing; 'outside': at where the VM has no memory.
+   */
+  pointTable(space: number, level: number, to: number | null | 'outside'): void {
+    const next = to === 'outside' ? OUTSIDE_IPA : to === null ? 0n : ipaOf(tablePage(to, level + 1));
+    const at = this.pa + BigInt(entryOffset(space, level, FIRST_DATA_PAGE));
+    this.#machine.memory.write64(at, to === null ? 0n : TABLE_DESCRIPTOR | next);
+  }
+
   /** Arguments of IOMMU_IOAS_MAP for `pages` pages of the guest from `from` on, at IPA page `page`. */
   mapping(ioas: number, page: number, from: number, pages: number, writable = true) {
     const { FIXED_IOVA, READABLE, WRITEABLE } = IOAS_MAP_FLAGS;
@@ -167,6 +211,18 @@ export class Guest {
       length: BigInt(pages) * PAGE,
       iova: ipaOf(page),
     };
+  }
+
+  /** Arguments of IOMMU_IOAS_MAP_FILE for the same, of the VM's memory as a file. */
+  fileMapping(ioas: number, page: number, from: number, pages: number, writable = true) {
+    const { user_va: _, ...rest } = this.mapping(ioas, page, from, pages, writable);
+    return { ...rest, fd: this.fd, start: BigInt(from) * PAGE };
+  }
+
+  /** Its memory as a file. */
+  get file(): UserFile {
+    const size = BigInt(GUEST_PAGES) * PAGE;
+    return { size, lookup: (offset, maxPages) => this.lookup(this.userVa + offset, maxPages) };
   }
 
   /** Whether a user address lies in this VM. */
@@ -196,14 +252,32 @@ export class Guest {
   }
 }
 
-/** The vSTE (two 64-bit words) for a mode; `cd` chooses the CD of a translating one. */
-export function vste(mode: VsteMode, cd = 0, ats = false): Uint8Array {
+/** What a translating vSTE says besides. */
+export interface VsteOptions {
+  /** Which CD it points at. Default 0. */
+  readonly cd?: number;
+  /** EATS. Default false. */
+  readonly ats?: boolean;
+  /** S1CDMax: log2 of the CDs that SubstreamIDs choose from. Default 0: none. */
+  readonly ssids?: number;
+  /** S1DSS: what a transaction without SubstreamID does if there are some. Default 'TERMINATE'. */
+  readonly dss?: 'TERMINATE' | 'BYPASS' | 'SSID0';
+  /** S1STALLD: nothing stalls in stage 1. Default false. */
+  readonly stalld?: boolean;
+}
+
+/** The vSTE (two 64-bit words) for a mode. */
+export function vste(mode: VsteMode, options: VsteOptions = {}): Uint8Array {
+  const { cd = 0, ats = false, ssids = 0, dss = 'TERMINATE', stalld = false } = options;
   const words =
     mode === 'translate'
       ? STE.encode({
           V: 1,
           Config: 'S1_TRANS',
           S1ContextPtr: (GUEST_BASE + BigInt(cd * CD.bytes)) >> 6n,
+          S1CDMax: ssids,
+          S1DSS: dss,
+          S1STALLD: stalld ? 1 : 0,
           S1CIR: 'WB_RA',
           S1COR: 'WB_RA',
           S1CSH: 'ISH',

@@ -40,8 +40,16 @@ export interface LabConfig {
   readonly schedule?: ScheduleConfig;
   /** StreamID pairs of each VINTF of a `grace`, as log2. Default {@link SID_PAIRS_LOG2}. */
   readonly sidPairsLog2?: number;
+  /** Entries of each Event queue, as log2: 1 to {@link LAB_LIMITS}.eventsLog2, which is the default. */
+  readonly eventsLog2?: number;
   /** Devices have ATS. Default false. */
   readonly ats?: boolean;
+  /** Devices have PRI too, where their SMMU has. Default false. */
+  readonly pri?: boolean;
+  /** Transactions of devices may stall, where their SMMU lets them. Default false. */
+  readonly stalls?: boolean;
+  /** StreamIDs of each device. Default 1. */
+  readonly streams?: 1 | 2;
   /** Bits of a PASID that each device has. Default 0: none. */
   readonly pasidBits?: number;
   /** Linux 7.2's deviations of the driver that are on. Default: none. */
@@ -59,8 +67,16 @@ export class CaseError extends RangeError {
   override readonly name = 'CaseError';
 }
 
+/** Entries of a lab's queues, as log2. */
+const QUEUE_LOG2 = 8;
 /** Largest topology. */
-export const LAB_LIMITS = { smmus: 8, devices: 16, vms: 8, sidPairsLog2: Math.log2(CMDQV_MAX_SIDS) } as const;
+export const LAB_LIMITS = {
+  smmus: 8,
+  devices: 16,
+  vms: 8,
+  sidPairsLog2: Math.log2(CMDQV_MAX_SIDS),
+  eventsLog2: QUEUE_LOG2,
+} as const;
 
 /** StreamID pairs of a VINTF, as log2, unless told. */
 export const SID_PAIRS_LOG2 = 1;
@@ -70,10 +86,10 @@ const NUM_VINTF_LOG2 = 2;
 /** StreamID bits with a two-level table: a PCI requester id. */
 const TWO_LEVEL_SIDSIZE = 16;
 
-/** Entries of a lab's queues, as log2. */
-const QUEUE_LOG2 = 8;
 /** StreamID bits with a linear table. */
 const LINEAR_SIDSIZE = 6;
+/** How far the second StreamID of a device lies from its first, in a linear table; else they are functions 0 and 1. */
+const LINEAR_SECOND = 32;
 const cache = (entries: number) => ({ entries, ways: 4, replacement: 'round-robin' }) as const;
 /** Caches of a lab's SMMUs: large enough that nothing is evicted by a few devices. */
 const TLB = { va: cache(128), ipa: cache(128), s1Tables: cache(64), s2Tables: cache(64) } as const;
@@ -81,8 +97,9 @@ const TLB = { va: cache(128), ipa: cache(128), s1Tables: cache(64), s2Tables: ca
 /** One object for each kind of SMMU: what is derived from it is derived once. */
 const configs = new Map<string, SmmuConfig>();
 
-function smmuConfig({ preset = 'linuxNesting', vmidBits, streamTable }: LabConfig): SmmuConfig {
-  const key = `${preset} ${vmidBits} ${streamTable}`;
+function smmuConfig(lab: LabConfig): SmmuConfig {
+  const { preset = 'linuxNesting', vmidBits, streamTable, eventsLog2 = QUEUE_LOG2 } = lab;
+  const key = `${preset} ${vmidBits} ${streamTable} ${eventsLog2}`;
   const known = configs.get(key);
   if (known !== undefined) return known;
   const config: SmmuConfig = LAB_PRESETS[preset];
@@ -97,7 +114,7 @@ function smmuConfig({ preset = 'linuxNesting', vmidBits, streamTable }: LabConfi
     IDR1: {
       ...config.IDR1,
       CMDQS: QUEUE_LOG2,
-      EVENTQS: QUEUE_LOG2,
+      EVENTQS: eventsLog2,
       ...('PRIQS' in config.IDR1 ? { PRIQS: QUEUE_LOG2 } : {}),
       SIDSIZE: linear ? LINEAR_SIDSIZE : TWO_LEVEL_SIDSIZE,
     },
@@ -109,13 +126,25 @@ function smmuConfig({ preset = 'linuxNesting', vmidBits, streamTable }: LabConfi
 
 /** Devices of one SMMU sit on one bus of their own. */
 function endpoints(config: LabConfig): EndpointSetup[] {
-  const { smmus = 2, devices = 2, ats = false, pasidBits = 0, streamTable } = config;
+  const { smmus = 2, devices = 2, ats = false, pri = false, stalls = false, pasidBits = 0, streamTable } = config;
   return Array.from({ length: smmus * devices }, (_, i) => {
     const smmu = Math.floor(i / devices);
     const slot = (i % devices) + 1;
     const bdf = (smmu << 8) | (slot << 3);
     const sid = streamTable === 'linear' ? slot : bdf;
-    return { name: `d${i}`, streamIds: [sid], bdf, smmu, canWbs: true, ats, ssidBits: pasidBits };
+    const second = sid + (streamTable === 'linear' ? LINEAR_SECOND : 1);
+    const streamIds = config.streams === 2 ? [sid, second] : [sid];
+    return {
+      name: `d${i}`,
+      streamIds,
+      bdf,
+      smmu,
+      canWbs: true,
+      ats,
+      pri: ats && pri,
+      canStall: stalls,
+      ssidBits: pasidBits,
+    };
   });
 }
 
@@ -134,6 +163,9 @@ function checkConfig(config: LabConfig): void {
   const pairs = config.sidPairsLog2 ?? 0;
   if (!Number.isInteger(pairs) || pairs < 0 || pairs > LAB_LIMITS.sidPairsLog2)
     throw new CaseError(`sidPairsLog2: ${pairs}, expected 0 to ${LAB_LIMITS.sidPairsLog2}`);
+  const events = config.eventsLog2 ?? 1;
+  if (!Number.isInteger(events) || events < 1 || events > LAB_LIMITS.eventsLog2)
+    throw new CaseError(`eventsLog2: ${events}, expected 1 to ${LAB_LIMITS.eventsLog2}`);
 }
 
 /** The machine of a configuration. @throws CaseError for a topology that is too large */

@@ -19,8 +19,10 @@ import type { Observer } from '../hw/observer.ts';
 import { IommufdContext, type UserMemory, VfioDevice } from '../iommufd/index.ts';
 import { FIRST_DATA_PAGE, Guest } from './guest.ts';
 import { CaseError, type LabConfig, labMachine } from './lab-config.ts';
-import { LabHypervisor, VmidLedger } from './ledger.ts';
+import { LabHypervisor, TENANT, VmidLedger } from './ledger.ts';
+import type { DmaOutcome } from './operation.ts';
 import { StreamTables } from './streams.ts';
+import { Windows } from './windows.ts';
 
 export { CaseError, LAB_LIMITS, LAB_PRESETS, type LabConfig, type LabPreset, POLICIES } from './lab-config.ts';
 
@@ -66,56 +68,205 @@ export interface Handle {
   readonly ctx: IommufdContext;
 }
 
+/** A vEVENTQ or fault queue whose descriptor is open. */
+export interface OpenQueue {
+  readonly fd: number;
+  readonly ctx: IommufdContext;
+  /** Fault groups that were read and not answered, oldest first. */
+  readonly cookies: number[];
+  /** Its events are errors of VCMDQs. */
+  readonly cmdqv?: boolean;
+}
+
+/** An access that stalled, and how it stands. */
+export interface StalledAccess {
+  readonly dev: string;
+  readonly page: number;
+  readonly write: boolean;
+  readonly pasid: number | undefined;
+  /** Its end; undefined: it still waits. */
+  end?: DmaOutcome;
+}
+
+/** A kernel and what runs on it: what a kexec replaces. */
+interface System {
+  readonly driver: ArmSmmuDriver | null;
+  readonly ops: IommuOps;
+  readonly core: IommuCore;
+  readonly hypervisor: LabHypervisor | null;
+  readonly ctx: IommufdContext;
+  readonly contexts: readonly IommufdContext[];
+  readonly devices: readonly LabDevice[];
+  readonly guests: readonly Guest[];
+  readonly baseline: { readonly pages: ReadonlySet<bigint>; readonly vmids: readonly string[] };
+}
+
 /** See the module comment. */
 export class Lab {
   readonly config: LabConfig;
   readonly machine: Machine;
   readonly kernel: LocalKernel;
-  /** The shipped driver; null if another one was handed in. */
-  readonly driver: ArmSmmuDriver | null;
-  readonly ops: IommuOps;
-  readonly core: IommuCore;
-  /** The open /dev/iommu of the first VM, and of all if they share one. */
-  readonly ctx: IommufdContext;
-  /** One, or one for each VM. */
-  readonly contexts: readonly IommufdContext[];
-  readonly devices: readonly LabDevice[];
-  readonly guests: readonly Guest[];
   /** Who owns which VMID, as the driver announced it. */
   readonly ledger: VmidLedger;
-  /** What was taken when the driver had started and nobody had bound anything: what remains after {@link close}. */
-  readonly baseline: { readonly pages: ReadonlySet<bigint>; readonly vmids: readonly string[] };
+  /** Event queues with an open descriptor, by name. */
+  readonly queues = new Map<string, OpenQueue>();
+  /** Accesses that stalled and nobody has asked after since they ended, oldest first. */
+  readonly stalled: StalledAccess[] = [];
+  /** What VMMs have mapped into VMs. */
+  readonly windows: Windows;
   readonly #names = new Map<string, Handle>();
+  readonly #extras: LabExtras;
+  #system: System;
+  #boots = 0;
+  /** VMIDs of other tenants, by SMMU. */
+  readonly #tenants = new Map<string, number[]>();
   #streams: StreamTables | undefined;
 
   /** @throws CaseError for a topology that is too large */
   constructor(config: LabConfig = {}, extras: LabExtras = {}) {
     this.config = config;
     this.machine = labMachine(config, extras.observer);
+    this.windows = new Windows(this.machine);
     this.kernel = new LocalKernel(this.machine.bus, extras.kernel);
     this.ledger = new VmidLedger(this.kernel);
     extras.withKernel?.(this.kernel, this.machine);
-    const { firmware } = this.machine;
-    this.driver = extras.driver === undefined ? this.#shippedDriver(extras) : null;
-    this.ops = this.driver ?? foreignOps(extras.driver, this.kernel, firmware);
-    this.core = new IommuCore(this.kernel, extras.coreParts);
+    this.#extras = extras;
+    this.#system = this.#boot('reset', true);
+  }
+
+  /** The shipped driver; null if another one was handed in. */
+  get driver(): ArmSmmuDriver | null {
+    return this.#system.driver;
+  }
+
+  get ops(): IommuOps {
+    return this.#system.ops;
+  }
+
+  get core(): IommuCore {
+    return this.#system.core;
+  }
+
+  /** The open /dev/iommu of the first VM, and of all if they share one. */
+  get ctx(): IommufdContext {
+    return this.#system.ctx;
+  }
+
+  /** One, or one for each VM. */
+  get contexts(): readonly IommufdContext[] {
+    return this.#system.contexts;
+  }
+
+  get devices(): readonly LabDevice[] {
+    return this.#system.devices;
+  }
+
+  get guests(): readonly Guest[] {
+    return this.#system.guests;
+  }
+
+  /** What was taken when the driver had started and nobody had bound anything: what remains after {@link close}. */
+  get baseline(): { readonly pages: ReadonlySet<bigint>; readonly vmids: readonly string[] } {
+    return this.#system.baseline;
+  }
+
+  /** The hypervisor that owns the VMIDs; null in other policies. */
+  get hypervisor(): LabHypervisor | null {
+    return this.#system.hypervisor;
+  }
+
+  /** Kernels that have run on the machine before this one. */
+  get boots(): number {
+    return this.#boots;
+  }
+
+  /** Everything above the hardware, up to a VM's memory in its IO address space. @param bind bind the devices too */
+  #boot(adopt: DriverSettings['adopt'] & string, bind: boolean): System {
+    const { config, machine, kernel } = this;
+    const extras = this.#extras;
+    const { firmware } = machine;
+    const hypervisor = config.policy === 'external' ? new LabHypervisor(kernel) : null;
+    const driver = extras.driver === undefined ? this.#shippedDriver(extras, hypervisor, adopt) : null;
+    const ops = driver ?? foreignOps(extras.driver, kernel, firmware);
+    const core = new IommuCore(kernel, extras.coreParts);
     for (const node of firmware.smmus) {
-      const iommu: IommuDevice = this.driver?.probe(node) ?? { name: node.name, ops: this.ops, live: true };
-      const behind = firmware.devices.filter((dev) => dev.smmu === node.name);
-      this.core.registerIommu(iommu, behind);
+      const iommu: IommuDevice = driver?.probe(node) ?? { name: node.name, ops, live: true };
+      core.registerIommu(
+        iommu,
+        firmware.devices.filter((dev) => dev.smmu === node.name),
+      );
     }
-    this.guests = Array.from({ length: config.vms ?? 2 }, (_, i) => new Guest(`vm${i}`, i, this.kernel, this.machine));
-    this.baseline = { pages: new Set(this.kernel.pagesTaken), vmids: this.ledger.list() };
-    const count = config.contexts === 'per-vm' ? this.guests.length : 1;
+    const guests = Array.from(
+      { length: config.vms ?? 2 },
+      (_, i) => new Guest(`vm${i}`, i, kernel, machine, this.#boots),
+    );
+    const baseline = { pages: new Set(kernel.pagesTaken), vmids: this.ledger.list() };
+    const count = config.contexts === 'per-vm' ? guests.length : 1;
     const options = {
-      kernel: this.kernel,
-      process: { memory: userMemory(this.guests) },
+      kernel,
+      process: {
+        memory: userMemory(guests),
+        file: (fd: number) => guests.find((guest) => guest.fd === fd)?.file,
+      },
       ...(config.iommuHold === undefined ? {} : { iommuHold: config.iommuHold }),
     };
-    this.ctx = new IommufdContext(options);
-    this.contexts = [this.ctx, ...Array.from({ length: count - 1 }, () => new IommufdContext(options))];
-    this.devices = this.machine.endpoints.map((endpoint, i) => this.#device(endpoint, this.contextOf(i)));
-    for (const [i, guest] of this.guests.entries()) this.#addSpace(`a${i}`, guest, this.contextOf(i));
+    const ctx = new IommufdContext(options);
+    const contexts = [ctx, ...Array.from({ length: count - 1 }, () => new IommufdContext(options))];
+    const contextOf = (i: number): IommufdContext => contexts[i % contexts.length] ?? ctx;
+    const devices = machine.endpoints.map((endpoint, i) => labDevice(endpoint, core, contextOf(i)));
+    if (bind) for (const { vfio, ctx: to } of devices) vfio.bind(to);
+    for (const [i, guest] of guests.entries()) this.#addSpace(`a${i}`, guest, contextOf(i));
+    return { driver, ops, core, hypervisor, ctx, contexts, devices, guests, baseline };
+  }
+
+  /**
+   * Another kernel takes the machine over: driver, core and iommufd are new, the VMs are others, and no device is bound.
+   * The one before was shut down in order, or hardware is on and its Stream table lives.
+   * @returns false if the driver is not the shipped one, which does not know how
+   */
+  kexec(how: 'orderly' | 'kexec' | 'kdump'): boolean {
+    if (this.driver === null) return false;
+    if (how === 'orderly') for (const { name } of this.driver.smmus) this.driver.shutdown(name);
+    this.kernel.handOver();
+    this.windows.forget();
+    this.queues.clear();
+    this.#names.clear();
+    this.#tenants.clear();
+    this.kernel.announce({ what: 'driver', act: 'give', where: '', id: 0n, owner: how });
+    this.#boots++;
+    this.#system = this.#boot(how === 'orderly' ? 'reset' : how, false);
+    return true;
+  }
+
+  /**
+   * Another tenant of the host takes VMIDs of an SMMU until `left` are free, or gives them back until so many are.
+   * @returns false if the driver is not the shipped one
+   */
+  tenants(smmu: string, left: number): boolean {
+    const found = this.driver?.smmu(smmu);
+    if (found === undefined) return false;
+    const taken = this.#tenants.get(smmu) ?? [];
+    this.#tenants.set(smmu, taken);
+    const used = (): number => this.hypervisor?.used(smmu) ?? found.vmids.used;
+    while (found.vmids.max - used() > left) {
+      const tenant = `${TENANT} ${taken.length + 1}`;
+      taken.push(this.hypervisor?.pinVmid(tenant, smmu) ?? found.vmids.alloc(tenant));
+      if (this.hypervisor === null) this.#announceTenant('alloc', smmu, taken.at(-1) ?? 0, tenant);
+    }
+    while (taken.length > 0 && found.vmids.max - used() < left) {
+      const tenant = `${TENANT} ${taken.length}`;
+      const vmid = taken.pop() ?? 0;
+      if (this.hypervisor !== null) this.hypervisor.unpinVmid(tenant, smmu);
+      else {
+        this.#announceTenant('free', smmu, vmid, tenant);
+        found.vmids.free(vmid, tenant);
+      }
+    }
+    return true;
+  }
+
+  #announceTenant(act: 'alloc' | 'free', where: string, vmid: number, owner: string): void {
+    this.kernel.announce({ what: 'vmid', act, where, id: BigInt(vmid), owner });
   }
 
   /** The Stream tables in memory, watched from the first use on. */
@@ -124,25 +275,19 @@ export class Lab {
     return this.#streams;
   }
 
-  #shippedDriver(extras: LabExtras): ArmSmmuDriver {
+  #shippedDriver(
+    extras: LabExtras,
+    hypervisor: LabHypervisor | null,
+    adopt: DriverSettings['adopt'] & string,
+  ): ArmSmmuDriver {
     const vmidPolicy = this.config.policy ?? 'at-attach';
     const { defaultDomain = 'dma', quirks = [], nestedWithoutViommu = false } = this.config;
-    const settings = { defaultDomain, quirks, nestedWithoutViommu, ...extras.settings, vmidPolicy };
-    const hypervisor = vmidPolicy === 'external' ? { hypervisor: new LabHypervisor(this.kernel) } : {};
+    const settings = { defaultDomain, quirks, nestedWithoutViommu, adopt, ...extras.settings, vmidPolicy };
     return new ArmSmmuDriver(
       this.kernel,
-      { ...settings, ...hypervisor },
+      hypervisor === null ? settings : { ...settings, hypervisor },
       extras.parts === undefined ? {} : { parts: extras.parts },
     );
-  }
-
-  #device(endpoint: Endpoint, ctx: IommufdContext): LabDevice {
-    const { name } = endpoint;
-    const dev = this.core.device(name);
-    if (dev === undefined) throw new Error(`the core does not know ${name}`);
-    const vfio = new VfioDevice(dev, (iova, bytes) => endpoint.write(iova, bytes).status === 'ok');
-    vfio.bind(ctx);
-    return { ctx, name, smmu: dev.iommu.name, sid: endpoint.streamIds[0] ?? 0, dev, endpoint, vfio };
   }
 
   /** The IO address space of a VM, its memory mapped at `GUEST_BASE`: tables in one piece, data page by page. */
@@ -200,10 +345,24 @@ export class Lab {
 
   /** Closes every device and the context: what a VMM's exit does. */
   close(): void {
+    for (const { name, suspended } of this.driver?.smmus ?? []) if (suspended) this.driver?.resume(name);
+    this.windows.closeAll();
     for (const { vfio } of this.devices) vfio.close();
+    for (const { ctx, fd } of this.queues.values()) ctx.closeFd(fd);
+    this.queues.clear();
     for (const ctx of this.contexts) if (!ctx.closed) ctx.close();
+    for (const smmu of [...this.#tenants.keys()]) this.tenants(smmu, Number.POSITIVE_INFINITY);
     this.#names.clear();
   }
+}
+
+/** A device as the core knows it now; not bound. */
+function labDevice(endpoint: Endpoint, core: IommuCore, ctx: IommufdContext): LabDevice {
+  const { name } = endpoint;
+  const dev = core.device(name);
+  if (dev === undefined) throw new Error(`the core does not know ${name}`);
+  const vfio = new VfioDevice(dev, (iova, bytes) => endpoint.write(iova, bytes).status === 'ok');
+  return { ctx, name, smmu: dev.iommu.name, sid: endpoint.streamIds[0] ?? 0, dev, endpoint, vfio };
 }
 
 function foreignOps(factory: DriverFactory | undefined, kernel: LocalKernel, firmware: Firmware): IommuOps {

@@ -39,11 +39,16 @@ type Target =
 
 /** What the model has to know of the machine. */
 export interface ModelSetup {
+  /** Devices have ATS: a PCI reset blocks them. Default false. */
+  readonly ats?: boolean;
   /** Null: the driver is not the shipped one; who owns what is its own affair. */
   readonly policy: VmidPolicyName | null;
   /** SMMU of each device. */
   readonly smmuOf: ReadonlyMap<string, string>;
 }
+
+/** What {@link OkResult.saw} says of a reset that could not give the device back what it had. */
+export const STAYS_BLOCKED = 'stays blocked';
 
 /** See the module comment. */
 export class VmidModel {
@@ -54,10 +59,21 @@ export class VmidModel {
   readonly #viommus = new Map<string, Viommu>();
   readonly #nested = new Map<string, Nested>();
   readonly #attached = new Map<string, Target>();
+  /** Devices that a reset left blocked, because what they had could not be restored. */
+  readonly #blocked = new Set<string>();
+  readonly #pasids = new Map<string, Map<number, Target>>();
+  /** Devices in a PCI reset, with how many are under way. */
+  readonly #resets = new Map<string, number>();
   readonly #serials = new Map<string, number>();
+  /** Devices with the STE of a kernel that runs no more, and the owner of the tag in it; null: none. */
+  readonly #inherited = new Map<string, string | null>();
+  /** SMMUs that are switched off, and whether they still abort everything or have lost their registers. */
+  readonly #off = new Map<string, 'aborts' | 'lost'>();
+  readonly #ats: boolean;
 
-  constructor({ policy, smmuOf }: ModelSetup) {
+  constructor({ policy, smmuOf, ats = false }: ModelSetup) {
     this.policy = policy;
+    this.#ats = ats;
     this.#smmuOf = smmuOf;
   }
 
@@ -85,10 +101,46 @@ export class VmidModel {
       }
       case 'attach':
         this.#attached.set(o.dev, this.#target(o.to));
+        this.#blocked.delete(o.dev);
         return;
       case 'detach':
+        this.#attached.delete(o.dev);
+        return;
+      case 'bind':
+        this.#inherited.delete(o.dev);
+        return;
+      case 'smmuSuspend':
+        this.#off.set(o.smmu, o.power === 'off' || o.power === 'warm' ? 'lost' : (this.#off.get(o.smmu) ?? 'aborts'));
+        return;
+      case 'smmuResume':
+      case 'smmuReset':
+        this.#off.delete(o.smmu);
+        return;
+      case 'smmuUnplug':
+        this.#off.set(o.smmu, 'lost');
+        for (const [dev, smmu] of this.#smmuOf) if (smmu === o.smmu) this.#leave(dev);
+        return;
+      case 'kexec':
+        this.#kexec(o);
+        return;
       case 'unbind':
         this.#attached.delete(o.dev);
+        this.#pasids.delete(o.dev);
+        return;
+      case 'pasidAttach':
+        this.#pasids.set(
+          o.dev,
+          (this.#pasids.get(o.dev) ?? new Map<number, Target>()).set(o.pasid, this.#target(o.to)),
+        );
+        return;
+      case 'pasidDetach':
+        this.#pasids.get(o.dev)?.delete(o.pasid);
+        return;
+      case 'resetBegin':
+        if (this.#ats) this.#resets.set(o.dev, (this.#resets.get(o.dev) ?? 0) + 1);
+        return;
+      case 'resetEnd':
+        this.#resetEnd(o.dev, result.saw === STAYS_BLOCKED);
         return;
       case 'destroy':
         this.#paging.delete(o.name);
@@ -97,6 +149,45 @@ export class VmidModel {
         return;
       default:
     }
+  }
+
+  #leave(dev: string): void {
+    for (const known of [this.#attached, this.#pasids, this.#resets, this.#blocked, this.#inherited]) known.delete(dev);
+  }
+
+  /** Nothing of the VMs is left but what streams do that were adopted. */
+  #kexec(o: Extract<Operation, { op: 'kexec' }>): void {
+    const kept: [string, string | null][] = [];
+    for (const [dev, smmu] of this.#smmuOf) {
+      if (!this.adopts(o, smmu)) continue;
+      const inherited = this.#inherited.has(dev);
+      if (inherited || this.#effective(dev) !== undefined) kept.push([dev, this.tagOf(dev)]);
+    }
+    for (const dev of this.#smmuOf.keys()) this.#leave(dev);
+    for (const known of [this.#paging, this.#viommus, this.#nested, this.#off]) known.clear();
+    for (const [dev, tag] of kept) this.#inherited.set(dev, tag);
+  }
+
+  /** Whether a kernel that takes over must adopt the Stream table of an SMMU: it is on, and the table is sound. */
+  adopts({ how, damage }: Extract<Operation, { op: 'kexec' }>, smmu: string): boolean {
+    return how !== 'orderly' && !this.#off.has(smmu) && (damage === undefined || this.#smmu(damage.dev) !== smmu);
+  }
+
+  /** Whether an SMMU is off, and then what its traffic meets; undefined: it is on. */
+  offOf(smmu: string): 'aborts' | 'lost' | undefined {
+    return this.#off.get(smmu);
+  }
+
+  #resetEnd(dev: string, blocked: boolean): void {
+    const left = (this.#resets.get(dev) ?? 0) - 1;
+    if (left > 0) this.#resets.set(dev, left);
+    else this.#resets.delete(dev);
+    if (blocked) this.#blocked.add(dev);
+  }
+
+  /** What a device's STE is about; undefined: it is blocked. */
+  #effective(dev: string): Target | undefined {
+    return this.#resets.has(dev) || this.#blocked.has(dev) ? undefined : this.#attached.get(dev);
   }
 
   #key(name: string): string {
@@ -132,36 +223,55 @@ export class VmidModel {
 
   /** Whose VMID the STE of a device carries; null: its stage 2 is off. */
   tagOf(dev: string): string | null {
-    const target = this.#attached.get(dev);
+    const inherited = this.#inherited.get(dev);
+    if (inherited !== undefined) return inherited;
+    const target = this.#effective(dev);
     if (target === undefined || (target.kind === 'nested' && target.hwpt.vste === 'abort')) return null;
     return this.#tag(target, this.#smmu(dev));
   }
 
-  /** IO address space that a device reaches; null: none. */
-  ioasOf(dev: string): string | null {
-    const target = this.#attached.get(dev);
+  /** IO address space that a device reaches, with a PASID or without; null: none. */
+  ioasOf(dev: string, pasid?: number): string | null {
+    const target = this.#reached(dev, pasid);
     if (target === undefined) return null;
     if (target.kind === 'ioas') return target.ioas;
     return target.kind === 'paging' ? target.hwpt.ioas : target.hwpt.parent.ioas;
   }
 
+  /** A PASID that the host has attached has a target of its own; else a guest's tables choose by it. */
+  #reached(dev: string, pasid: number | undefined): Target | undefined {
+    const target = this.#effective(dev);
+    if (pasid === undefined) return target;
+    const own = this.#resets.has(dev) ? undefined : this.#pasids.get(dev)?.get(pasid);
+    return own ?? (target?.kind === 'nested' ? target : undefined);
+  }
+
   /** Whether a device reaches its IOAS without tables of a guest in between. */
-  reachesDirectly(dev: string): boolean {
-    const target = this.#attached.get(dev);
-    return target !== undefined && (target.kind !== 'nested' || target.hwpt.vste === 'bypass');
+  reachesDirectly(dev: string, pasid?: number): boolean {
+    const target = this.#reached(dev, pasid);
+    if (target?.kind !== 'nested') return target !== undefined;
+    // A transaction with a SubstreamID is refused where there is no stage 1.
+    return target.hwpt.vste === 'bypass' && pasid === undefined;
+  }
+
+  /** A device that a reset has blocked. */
+  inReset(dev: string): boolean {
+    return this.#resets.has(dev) || this.#blocked.has(dev);
   }
 
   /** Everybody who must own exactly one VMID on an SMMU now. */
   owners(smmu: string): Set<string> {
     const owners = new Set<string>();
+    for (const [dev, tag] of this.#inherited) if (tag !== null && this.#smmu(dev) === smmu) owners.add(tag);
     if (this.policy === 'at-domain-alloc') {
       for (const s2 of this.#paging.values()) if (s2.stage2 && s2.smmu === smmu) owners.add(s2.key);
       return owners;
     }
     for (const viommu of this.#viommus.values())
       if (viommu.smmu === smmu) owners.add(this.policy === 'external' ? `vm of ${viommu.parent.key}` : viommu.key);
-    for (const [dev, target] of this.#attached) {
-      const tag = this.#smmu(dev) === smmu ? this.#tag(target, smmu) : null;
+    for (const dev of this.#attached.keys()) {
+      const target = this.#effective(dev);
+      const tag = this.#smmu(dev) === smmu && target !== undefined ? this.#tag(target, smmu) : null;
       if (tag !== null) owners.add(tag);
     }
     return owners;
@@ -188,8 +298,9 @@ export class VmidModel {
 
   /** Whether an S2 is attached on an SMMU without a vIOMMU in between. */
   #direct(s2: Paging, smmu: string): boolean {
-    return [...this.#attached].some(
-      ([dev, target]) => this.#smmu(dev) === smmu && this.#tag(target, smmu) === `${s2.key}@${smmu}`,
-    );
+    return [...this.#attached.keys()].some((dev) => {
+      const target = this.#effective(dev);
+      return target !== undefined && this.#smmu(dev) === smmu && this.#tag(target, smmu) === `${s2.key}@${smmu}`;
+    });
   }
 }

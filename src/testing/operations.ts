@@ -1,13 +1,17 @@
 /** How an operation is carried out, and told: the families of operations/ joined. */
 import { KernelError } from '../driver/kernel.ts';
-import { IommufdError } from '../iommufd/index.ts';
 import type { Lab } from './lab.ts';
 import type { Operation, OperationName, OperationResult } from './operation.ts';
+import { atsTexts, performAts } from './operations/ats.ts';
+import { cmdqvTexts, performCmdqv } from './operations/cmdqv.ts';
 import { deviceTexts, performDevices } from './operations/devices.ts';
 import { failureTexts, performFailures } from './operations/failures.ts';
-import type { Performers, Texts } from './operations/family.ts';
+import { errorResult, type Performers, type Texts } from './operations/family.ts';
 import { guestTexts, performGuests } from './operations/guests.ts';
+import { handoverTexts, performHandover } from './operations/handover.ts';
 import { objectTexts, performObjects } from './operations/objects.ts';
+import { pasidTexts, performPasids } from './operations/pasids.ts';
+import { performQueues, queueTexts } from './operations/queues.ts';
 import { performSpaces, spaceTexts } from './operations/spaces.ts';
 
 export type { DmaOutcome, Operation, OperationName, OperationResult } from './operation.ts';
@@ -19,6 +23,11 @@ const PERFORM: Performers<Operation> = {
   ...performObjects,
   ...performDevices,
   ...performGuests,
+  ...performAts,
+  ...performPasids,
+  ...performQueues,
+  ...performCmdqv,
+  ...performHandover,
   ...performFailures,
 };
 
@@ -30,6 +39,11 @@ const TEXTS: Texts<Operation> = {
   ...objectTexts,
   ...deviceTexts,
   ...guestTexts,
+  ...atsTexts,
+  ...pasidTexts,
+  ...queueTexts,
+  ...cmdqvTexts,
+  ...handoverTexts,
   ...failureTexts,
 };
 
@@ -46,16 +60,11 @@ export function execute(lab: Lab, operation: Operation): OperationResult {
     const perform = PERFORM[operation.op] as (lab: Lab, o: Operation) => OperationResult | undefined;
     return perform(lab, operation) ?? OK;
   } catch (error) {
-    if (error instanceof KernelError) return { status: 'error', errno: error.errno, why: reason(error) };
+    if (error instanceof KernelError) return errorResult(error);
     throw error;
   } finally {
     if (operation.op !== 'fail') lab.kernel.clearFailures();
   }
-}
-
-function reason(error: KernelError): string {
-  const text = error.message.slice(error.errno.length + 2);
-  return error instanceof IommufdError ? text.slice(text.indexOf(': ') + 2) : text;
 }
 
 /** An operation as one line, like a call: `v0 = viommuAlloc(d0, s0)`. */

@@ -1,9 +1,14 @@
 /** What each operation takes, all families joined. */
 import type { Operation } from '../../testing/operation.ts';
+import { atsShapes } from './ats.ts';
+import { cmdqvShapes } from './cmdqv.ts';
 import { deviceShapes } from './devices.ts';
 import { failureShapes } from './failures.ts';
 import { guestShapes } from './guests.ts';
+import { handoverShapes } from './handover.ts';
 import { objectShapes } from './objects.ts';
+import { pasidShapes } from './pasids.ts';
+import { queueShapes } from './queues.ts';
 import { spaceShapes } from './spaces.ts';
 import type { Shapes } from './values.ts';
 
@@ -13,5 +18,10 @@ export const OPERATIONS: Shapes<Operation> = {
   ...objectShapes,
   ...deviceShapes,
   ...guestShapes,
+  ...atsShapes,
+  ...pasidShapes,
+  ...queueShapes,
+  ...cmdqvShapes,
+  ...handoverShapes,
   ...failureShapes,
 };

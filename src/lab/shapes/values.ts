@@ -12,6 +12,8 @@ export const page = small(0, GUEST_PAGES - 1);
 export const dataPage = small(FIRST_DATA_PAGE, GUEST_PAGES - 1);
 /** How many pages. */
 export const pages = small(1, GUEST_PAGES);
+/** A PASID, as a SubstreamID: 20 bits. */
+export const pasid = small(0, 0xfffff);
 /** 32 bits. */
 export const word32 = small(0, 0xffffffff);
 

@@ -13,6 +13,14 @@ export interface Pools {
   readonly viommus: readonly string[];
   readonly nested: readonly string[];
   readonly vdevices: readonly string[];
+  /** Fault queues. */
+  readonly faults: readonly string[];
+  /** vEVENTQs, one for each vIOMMU. */
+  readonly veventqs: readonly string[];
+  /** Windows on VINTFs, one for each vIOMMU. */
+  readonly windows: readonly string[];
+  /** Hardware queues: LVCMDQ 0 of each vIOMMU, then LVCMDQ 1 of each. */
+  readonly queues: readonly string[];
 }
 
 /** An arbitrary for each operation of a family. */
@@ -24,6 +32,9 @@ const named = (prefix: string, count: number): string[] => Array.from({ length: 
 
 /** vIOMMUs, and nested HWPTs, with a name for each SMMU. */
 export const EACH = 2;
+
+/** Queues of a VINTF. */
+export const LVCMDQS = 2;
 
 /** The pools of a lab with so many SMMUs, devices behind each, and VMs. */
 export function pools(smmus: number, perSmmu: number, vms: number): Pools {
@@ -37,6 +48,10 @@ export function pools(smmus: number, perSmmu: number, vms: number): Pools {
     viommus: named('v', smmus * EACH),
     nested: named('n', smmus * EACH),
     vdevices: named('x', devices),
+    faults: named('f', 2),
+    veventqs: named('e', smmus * EACH),
+    windows: named('w', smmus * EACH),
+    queues: named('q', LVCMDQS * smmus * EACH),
   };
 }
 

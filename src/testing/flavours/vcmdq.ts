@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { goodCommand, goodRing, queueName } from '../arbitraries/families/cmdqv.ts';
+import { cmdqvMakers, goodCommand, goodRing, queueName } from '../arbitraries/families/cmdqv.ts';
 import { EACH, LVCMDQS, type Pools } from '../arbitraries/pools.ts';
 import { cd, page, space, vsid } from '../arbitraries/values.ts';
 import type { Flavour } from '../flavour.ts';
@@ -103,11 +103,31 @@ const remap = (p: Pools): fc.Arbitrary<Operation[]> =>
       ];
     });
 
+/** A guest that keeps to no rule: registers, commands, and then what a kernel does after an error, or not. */
+const mischief = (p: Pools): fc.Arbitrary<Operation[]> => {
+  const { vcmdqWrite, vcmdqIssue } = cmdqvMakers(p);
+  return fc
+    .record({
+      window: fc.constantFrom(...p.windows),
+      index: fc.nat({ max: LVCMDQS - 1 }),
+      acts: fc.array(fc.oneof(vcmdqWrite, vcmdqIssue, vcmdqIssue), { minLength: 1, maxLength: 3 }),
+      after: fc.constantFrom('vcmdqRecover' as const, 'vcmdqStart' as const, null),
+    })
+    .map(({ window, index, acts, after }): Operation[] => [
+      ...acts.map((one) => ({ ...one, window, index })),
+      ...(after === null ? [] : [{ op: after, window, index }]),
+    ]);
+};
+
 /** Single operations that only this flavour has a use for. */
 const single = (p: Pools): fc.Arbitrary<Operation[]> =>
   fc.oneof(
     place(p).map(({ dev, i, vm }): Operation[] => [
       { op: 'viommuAlloc', as: p.viommus[i] ?? '', dev, parent: `s${vm}`, type: TEGRA },
+    ]),
+    fc.nat({ max: p.viommus.length - 1 }).map((i): Operation[] => [
+      { op: 'veventqAlloc', as: `e${i}`, viommu: p.viommus[i] ?? '', depth: 2, type: TEGRA },
+      { op: 'veventRead', on: `e${i}` },
     ]),
     fc.constantFrom(...p.queues).map((name): Operation[] => [{ op: 'destroy', name }]),
     // VINTF_STATUS does not follow in time: when it is switched on, or off.
@@ -120,6 +140,7 @@ const single = (p: Pools): fc.Arbitrary<Operation[]> =>
 /** VMs on queues of their own. */
 export const vcmdq: Flavour = {
   name: 'vcmdq',
+  share: 2,
   title: 'VMs invalidate on VCMDQs of their own, and write what they like to their registers',
   lab: { preset: ['grace'], sidPairsLog2: [1, 1, 0], ats: [false, true] },
   weights: {
@@ -136,6 +157,7 @@ export const vcmdq: Flavour = {
     dma: 3,
     guestMap: 1,
     fail: 2,
+    veventRead: 2,
     hwQueueAlloc: 4,
     mmap: 2,
     munmap: 2,
@@ -147,9 +169,10 @@ export const vcmdq: Flavour = {
     vcmdqRead: 1,
   },
   chains: (p) => [
-    { weight: 4, arbitrary: bringUp(p) },
-    { weight: 3, arbitrary: takeDown(p) },
+    { weight: 3, arbitrary: bringUp(p) },
+    { weight: 2, arbitrary: takeDown(p) },
     { weight: 2, arbitrary: remap(p) },
-    { weight: 1, arbitrary: single(p) },
+    { weight: 2, arbitrary: mischief(p) },
+    { weight: 2, arbitrary: single(p) },
   ],
 };

@@ -1,23 +1,14 @@
 /** What a guest does itself: it changes its memory, and sends commands through its VMM. */
-import {
-  CMD_CFGI_CD,
-  CMD_CFGI_CD_ALL,
-  CMD_TLBI_NH_ALL,
-  CMD_TLBI_NH_ASID,
-  CMD_TLBI_NSNH_ALL,
-  type Words,
-} from '../../../spec/index.ts';
+import { CMD_SYNC, type Words } from '../../../spec/index.ts';
 import { HWPT_INVALIDATE_DATA_TYPE } from '../../../spec/uapi/constants.ts';
-import { FIRST_DATA_PAGE, GUEST_PAGES } from '../guest.ts';
-import { CaseError } from '../lab.ts';
-import { handleOf, type Performers, type Texts } from './family.ts';
+import { IommufdError } from '../../iommufd/index.ts';
+import { FIRST_DATA_PAGE, GUEST_CDS, GUEST_PAGES, GUEST_SPACES } from '../guest.ts';
+import { CaseError, type Lab } from '../lab.ts';
+import type { OperationResult } from '../operation.ts';
+import { errorResult, handleOf, type Performers, type Texts, within } from './family.ts';
+import { commandText, commandWords, type GuestCommand } from './guest-command.ts';
 
-/** A command of a guest's, by name; `vsid` and `asid` where it has one. */
-export interface GuestCommand {
-  readonly command: 'NSNH_ALL' | 'NH_ALL' | 'NH_ASID' | 'CFGI_CD' | 'CFGI_CD_ALL';
-  readonly vsid?: number;
-  readonly asid?: number;
-}
+export { commandWords, type GuestCommand } from './guest-command.ts';
 
 /** See the module comment. */
 export type GuestOperation =
@@ -29,6 +20,25 @@ export type GuestOperation =
       readonly space: number;
       readonly page: number;
       readonly to: number | null;
+    }
+  /** A guest writes one of its CDs; `space` null: one that is not valid. See {@link GuestCd}. */
+  | {
+      readonly op: 'guestCd';
+      readonly vm: string;
+      readonly cd: number;
+      readonly space: number | null;
+      readonly asid?: number;
+      readonly stall?: boolean;
+      readonly outside?: boolean;
+    }
+  /** A guest points a table of its stage 1, on the way to its data pages, at the next table of another space. */
+  | {
+      readonly op: 'guestTable';
+      readonly vm: string;
+      readonly space: number;
+      readonly level: number;
+      /** The other space; null: not valid; 'outside': where it has no memory. */
+      readonly to: number | null | 'outside';
     };
 
 function checkPages(page: number, to: number | null): void {
@@ -37,51 +47,76 @@ function checkPages(page: number, to: number | null): void {
       throw new CaseError(`guest page ${one}, expected ${FIRST_DATA_PAGE} to ${GUEST_PAGES - 1}`);
 }
 
-/** A guest's command as its 16 bytes. */
-export function commandWords({ command, vsid = 0, asid = 0 }: GuestCommand): Words {
-  switch (command) {
-    case 'NSNH_ALL':
-      return CMD_TLBI_NSNH_ALL.encode({});
-    case 'NH_ALL':
-      return CMD_TLBI_NH_ALL.encode({});
-    case 'NH_ASID':
-      return CMD_TLBI_NH_ASID.encode({ ASID: asid });
-    case 'CFGI_CD':
-      return CMD_CFGI_CD.encode({ StreamID: vsid, Leaf: 1 });
-    case 'CFGI_CD_ALL':
-      return CMD_CFGI_CD_ALL.encode({ StreamID: vsid });
-  }
+function bytesOf(commands: readonly Words[]): Uint8Array {
+  const bytes = new Uint8Array(commands.length * CMD_SYNC.bytes);
+  for (const [i, words] of commands.entries())
+    bytes.set(new Uint8Array(words.buffer, words.byteOffset, words.byteLength), i * CMD_SYNC.bytes);
+  return bytes;
 }
 
-function bytesOf(commands: readonly Words[]): Uint8Array {
-  const bytes = new Uint8Array(commands.length * CMD_TLBI_NSNH_ALL.bytes);
-  for (const [i, words] of commands.entries())
-    bytes.set(new Uint8Array(words.buffer, words.byteOffset, words.byteLength), i * CMD_TLBI_NSNH_ALL.bytes);
-  return bytes;
+/** The commands that the kernel says it has handled (entry_num) are part of the result, also of a failing one. */
+function invalidate(lab: Lab, on: string, commands: readonly GuestCommand[]): OperationResult {
+  const { ctx, id } = handleOf(lab, on);
+  try {
+    const done = ctx.hwptInvalidate({
+      hwpt_id: id,
+      data_uptr: bytesOf(commands.map(commandWords)),
+      data_type: HWPT_INVALIDATE_DATA_TYPE.ARM_SMMUV3,
+      entry_len: CMD_SYNC.bytes,
+      entry_num: commands.length,
+    });
+    return { status: 'ok', entries: done.entry_num };
+  } catch (error) {
+    if (!(error instanceof IommufdError)) throw error;
+    const entries = error.outputs?.entry_num;
+    const result = errorResult(error);
+    return entries === undefined ? result : { ...result, entries: Number(entries) };
+  }
 }
 
 /** How each is carried out. */
 export const performGuests: Performers<GuestOperation> = {
-  invalidate: (lab, o) => {
-    const { ctx, id } = handleOf(lab, o.on);
-    ctx.hwptInvalidate({
-      hwpt_id: id,
-      data_uptr: bytesOf(o.commands.map(commandWords)),
-      data_type: HWPT_INVALIDATE_DATA_TYPE.ARM_SMMUV3,
-      entry_len: CMD_TLBI_NSNH_ALL.bytes,
-      entry_num: o.commands.length,
+  invalidate: (lab, o) => invalidate(lab, o.on, o.commands),
+  guestMap: (lab, o) => {
+    checkPages(o.page, o.to);
+    within('space', o.space, 0, GUEST_SPACES - 1);
+    lab.guest(o.vm).mapPage(o.space, o.page, o.to);
+    return undefined;
+  },
+  guestCd: (lab, { vm, cd, space, asid, stall, outside }) => {
+    within('CD', cd, 0, GUEST_CDS - 1);
+    within('space', space ?? 0, 0, GUEST_SPACES - 1);
+    lab.guest(vm).writeCd(cd, {
+      space,
+      ...(asid === undefined ? {} : { asid }),
+      ...(stall === undefined ? {} : { stall }),
+      ...(outside === undefined ? {} : { outside }),
     });
     return undefined;
   },
-  guestMap: (lab, o) => {
-    checkPages(o.page, o.to);
-    lab.guest(o.vm).mapPage(o.space, o.page, o.to);
+  guestTable: (lab, o) => {
+    within('space', o.space, 0, GUEST_SPACES - 1);
+    within('level', o.level, 1, 2);
+    if (typeof o.to === 'number') within('space', o.to, 0, GUEST_SPACES - 1);
+    lab.guest(o.vm).pointTable(o.space, o.level, o.to);
     return undefined;
   },
 };
 
+const targetText = (to: number | null | 'outside'): string =>
+  to === null ? 'to nothing' : to === 'outside' ? 'outside its memory' : `to ${to}`;
+
 /** How each is told. */
 export const guestTexts: Texts<GuestOperation> = {
-  invalidate: (o) => [o.on, o.commands.map(({ command }) => command).join(' ')],
-  guestMap: (o) => [o.vm, `space ${o.space}`, `page ${o.page}`, o.to === null ? 'to nothing' : `to ${o.to}`],
+  invalidate: (o) => [o.on, o.commands.map(commandText).join('; ')],
+  guestMap: (o) => [o.vm, `space ${o.space}`, `page ${o.page}`, targetText(o.to)],
+  guestCd: (o) => [
+    o.vm,
+    `CD ${o.cd}`,
+    o.space === null ? 'not valid' : `space ${o.space}`,
+    o.asid === undefined ? undefined : `ASID ${o.asid}`,
+    o.stall === true ? 'stalls' : undefined,
+    o.outside === true ? 'outside its memory' : undefined,
+  ],
+  guestTable: (o) => [o.vm, `space ${o.space}`, `level ${o.level}`, targetText(o.to)],
 };

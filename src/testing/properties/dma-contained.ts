@@ -1,47 +1,57 @@
 /**
  * DMA reaches only what is mapped now: pages of the VM whose IO address space the device is attached to, and of those
- * only the ones that IOAS maps at this moment. Once an unmap has returned no TLB entry of any VMID of that S2 translates
- * the range; once a detach has returned the device reaches nothing. A guest's own tables may be stale; what stage 2 takes
- * away may not. Where no guest table is in between, DMA must also work.
+ * only the ones that IOAS maps at this moment. Once an unmap has returned no TLB entry of any VMID of that S2, and no
+ * device's own cache, translates the range; once a detach has returned the device reaches nothing, nor does a transaction
+ * of its that had stalled. A guest's own tables may be stale; what stage 2 takes away may not. Where no guest table is in
+ * between, DMA must also work.
  *
  * What is reached is what the device's accesses to memory say, whatever lies there.
  */
 import type { Observer } from '../../hw/observer.ts';
-import { GUEST_PAGES } from '../guest.ts';
-import type { Operation, OperationResult } from '../operation.ts';
+import { Mappings } from '../mappings.ts';
+import type { OkResult, Operation, OperationResult } from '../operation.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 
 const RULE = 'dma-contained';
 
 const PAGE_SHIFT = 12n;
 
-/** What an IOAS maps: by IPA page, the guest's page. */
-type Mapping = Map<number, number>;
+type Dma = Extract<Operation, { op: 'dma' }>;
+
+/** An access to memory by a device. */
+interface Reached {
+  readonly dev: string;
+  readonly pa: bigint;
+}
 
 class DmaContained implements Monitor {
   readonly #watched: Watched;
-  readonly #spaces = new Map<string, Mapping>();
-  /** Pages of each IOAS that an unmap may have taken away before it failed: areas go one by one, as in the kernel. */
-  readonly #doubtful = new Map<string, Set<number>>();
-  /** Where the DMA under way accessed memory. */
-  #reached: bigint[] = [];
+  readonly #mappings: Mappings;
+  /** SMMUs behind which a device has not answered invalidations: who is cut off is then the driver's affair. */
+  readonly #unsure = new Set<string>();
+  /** Where devices accessed memory during the operation under way. */
+  #reached: Reached[] = [];
+  /** Where stalled accesses could go before it. */
+  #before = new Map<string, ReadonlySet<string | null>>();
   #unwatch: (() => void) | null = null;
 
   constructor(watched: Watched) {
     this.#watched = watched;
-    const all = Array.from({ length: GUEST_PAGES }, (_, i) => [i, i] as const);
-    for (const { index } of watched.lab.guests) this.#spaces.set(`a${index}`, new Map(all));
+    this.#mappings = new Mappings(watched.lab.guests.length);
   }
 
   before(o: Operation): void {
-    if (o.op !== 'dma') return;
+    const { lab } = this.#watched;
+    const waiting = lab.stalled.filter(({ end }) => end === undefined);
+    if (o.op !== 'dma' && waiting.length === 0) return;
+    this.#before = new Map(waiting.map(({ dev }) => [dev, this.#spacesOfStalled(dev)]));
     this.#reached = [];
-    const { watch } = this.#watched.lab.machine;
+    const { watch } = lab.machine;
     const before = watch.observer;
     const both: Observer = (act) => {
       before?.(act);
-      if (act.kind === 'dma' && act.endpoint === o.dev && !act.aborted)
-        this.#reached.push((BigInt(act.paHi >>> 0) << 32n) | BigInt(act.paLo >>> 0));
+      if (act.kind === 'dma' && !act.aborted)
+        this.#reached.push({ dev: act.endpoint, pa: (BigInt(act.paHi >>> 0) << 32n) | BigInt(act.paLo >>> 0) });
     };
     watch.observer = both;
     this.#unwatch = () => {
@@ -52,73 +62,82 @@ class DmaContained implements Monitor {
   after(o: Operation, result: OperationResult): Violation | null {
     this.#unwatch?.();
     this.#unwatch = null;
-    if (o.op === 'unmap' && result.status === 'error') this.#doubt(o);
-    if (result.status !== 'ok') return null;
-    if (o.op === 'map') {
-      this.#settle(o, (mapping, i) => mapping.set(o.page + i, o.from + i));
-    } else if (o.op === 'unmap') this.#settle(o, (mapping, i) => mapping.delete(o.page + i));
-    else if (o.op === 'ioasAlloc') this.#spaces.set(o.as, new Map());
-    else if (o.op === 'destroy') {
-      this.#spaces.delete(o.name);
-      this.#doubtful.delete(o.name);
-    } else if (o.op === 'dma') return this.#dma(o, result);
+    this.#mappings.apply(o, result);
+    const reached = this.#reached;
+    this.#reached = [];
+    if (o.op === 'atcHang') this.#unsure.add(this.#watched.lab.device(o.dev).smmu);
+    if (o.op === 'dma' && result.status === 'ok') return this.#dma(o, result, reached);
+    return this.#retried(reached);
+  }
+
+  /** Spaces that the stalled accesses of a device may go to. */
+  #spacesOfStalled(dev: string): Set<string | null> {
+    const { lab, model } = this.#watched;
+    return new Set(lab.stalled.filter((one) => one.dev === dev).map(({ pasid }) => model.ioasOf(dev, pasid)));
+  }
+
+  /** Accesses that had stalled and were sent again: to where their device is attached. */
+  #retried(reached: readonly Reached[]): Violation | null {
+    for (const one of reached) {
+      const spaces = new Set([...(this.#before.get(one.dev) ?? []), ...this.#spacesOfStalled(one.dev)]);
+      const what = `an access of ${one.dev} that had stalled`;
+      const broken = [...spaces].map((ioas) => this.#outside(one, ioas, what));
+      const [first] = broken;
+      if (first !== undefined && first !== null && broken.every((message) => message !== null))
+        return { rule: RULE, message: first };
+    }
     return null;
   }
 
-  #doubt({ ioas, page, pages }: Extract<Operation, { op: 'unmap' }>): void {
-    const doubtful = this.#doubtful.get(ioas) ?? new Set();
-    for (let i = 0; i < pages; i++) doubtful.add(page + i);
-    this.#doubtful.set(ioas, doubtful);
-  }
-
-  /** What each page of a range is mapped to is known again. */
-  #settle(
-    { ioas, page, pages }: Extract<Operation, { op: 'map' | 'unmap' }>,
-    change: (mapping: Mapping, i: number) => void,
-  ): void {
-    const mapping = this.#spaces.get(ioas);
-    if (mapping === undefined) return;
-    for (let i = 0; i < pages; i++) {
-      change(mapping, i);
-      this.#doubtful.get(ioas)?.delete(page + i);
-    }
-  }
-
-  #dma(o: Extract<Operation, { op: 'dma' }>, result: OperationResult & { status: 'ok' }): Violation | null {
+  #dma(o: Dma, result: OkResult, reached: readonly Reached[]): Violation | null {
     const { lab, model } = this.#watched;
-    const ioas = model.ioasOf(o.dev);
-    const mapping = ioas === null ? undefined : this.#spaces.get(ioas);
-    const what = `the ${o.write === true ? 'write' : 'read'} of ${o.dev} at page ${o.page}`;
+    const ioas = model.ioasOf(o.dev, o.pasid);
+    const pasid = o.pasid === undefined ? '' : ` with PASID ${o.pasid}`;
+    const what = `the ${o.write === true ? 'write' : 'read'} of ${o.dev} at page ${o.page}${pasid}`;
     // A device that nobody has bound is the host's.
     if (ioas === null && !lab.device(o.dev).vfio.bound) return null;
-    for (const pa of this.#reached) {
-      const guest = lab.guests.find((one) => one.holdsPa(pa));
-      const page = guest === undefined ? -1 : Number((pa - guest.pa) >> PAGE_SHIFT);
-      const where = `${what} reached ${guest === undefined ? `0x${pa.toString(16)}, memory of no VM` : `page ${page} of ${guest.name}`}`;
-      if (ioas === null) return { rule: RULE, message: `${where}; it is attached to nothing` };
-      if (ioas !== `a${guest?.index}`) return { rule: RULE, message: `${where}; it is attached to ${ioas}` };
-      if (![...(mapping ?? new Map<number, number>()).values()].includes(page))
-        return { rule: RULE, message: `${where}, which ${ioas} does not map` };
+    const off = model.offOf(lab.device(o.dev).smmu);
+    // An SMMU that has lost its registers lets pass what GBPA says after a reset.
+    if (off === 'lost') return null;
+    if (off === 'aborts' && result.dma?.status === 'ok')
+      return { rule: RULE, message: `${what} went through; its SMMU is suspended and aborts everything` };
+    if (off === 'aborts') return null;
+    const mine = reached.filter(({ dev }) => dev === o.dev);
+    for (const one of mine) {
+      const message = this.#outside(one, ioas, what);
+      if (message !== null) return { rule: RULE, message };
     }
-    if (ioas !== null && this.#doubtful.get(ioas)?.has(o.page) === true) return null;
-    return this.#mustWork(o, result, mapping, what);
+    const others = this.#retried(reached.filter(({ dev }) => dev !== o.dev));
+    if (others !== null) return others;
+    if (ioas !== null && this.#mappings.doubtful(ioas).has(o.page)) return null;
+    return this.#mustWork(o, result, ioas, what);
+  }
+
+  /** Why an access is not one to a page that an IOAS maps; null: it is. */
+  #outside({ pa }: Reached, ioas: string | null, what: string): string | null {
+    const guest = this.#watched.lab.guests.find((one) => one.holdsPa(pa));
+    const page = guest === undefined ? -1 : Number((pa - guest.pa) >> PAGE_SHIFT);
+    const where = guest === undefined ? `0x${pa.toString(16)}, memory of no VM` : `page ${page} of ${guest.name}`;
+    if (ioas === null) return `${what} reached ${where}; it is attached to nothing`;
+    const pages = [...(this.#mappings.of(ioas)?.values() ?? [])];
+    if (pages.some((one) => one.vm === guest?.index && one.page === page)) return null;
+    return pages.some((one) => one.vm === guest?.index) || ioas === `a${guest?.index}`
+      ? `${what} reached ${where}, which ${ioas} does not map`
+      : `${what} reached ${where}; it is attached to ${ioas}`;
   }
 
   /** Without a guest's tables in between the answer is known. */
-  #mustWork(
-    { dev, page, write }: Extract<Operation, { op: 'dma' }>,
-    { dma }: OperationResult & { status: 'ok' },
-    mapping: Mapping | undefined,
-    what: string,
-  ): Violation | null {
-    const direct = this.#watched.model.reachesDirectly(dev);
-    if (!direct || write === true || mapping === undefined) return null;
-    const wanted = mapping.get(page);
-    if (wanted === dma?.page) return null;
+  #mustWork(o: Dma, { dma }: OkResult, ioas: string | null, what: string): Violation | null {
+    const { lab, model } = this.#watched;
+    const mapping = ioas === null ? undefined : this.#mappings.of(ioas);
+    const direct = model.reachesDirectly(o.dev, o.pasid) && !this.#unsure.has(lab.device(o.dev).smmu);
+    if (!direct || o.write === true || mapping === undefined) return null;
+    const wanted = mapping.get(o.page);
+    if (wanted?.page === dma?.page && wanted?.vm === dma?.vm) return null;
     const got = dma?.page === undefined ? (dma?.status ?? 'nothing') : `page ${dma.page}`;
     return {
       rule: RULE,
-      message: `${what} gave ${got}, expected ${wanted === undefined ? 'abort' : `page ${wanted}`}`,
+      message: `${what} gave ${got}, expected ${wanted === undefined ? 'abort' : `page ${wanted.page}`}`,
     };
   }
 }

@@ -57,6 +57,8 @@ class Hitless implements Monitor {
     const { memory, smmus } = lab.machine;
     const smmu = smmus.find((one) => one.name === name);
     if (smmu === undefined) return;
+    // A device that does not answer CMD_ATC_INV is cut off in the middle of anything.
+    if (lab.devices.some((one) => one.smmu === name && one.endpoint.ats?.hang === true)) return;
     this.#observed = endpoint.streamIds.flatMap((sid) => {
       const at = steAddress(memory, smmu, sid);
       const before = at === undefined ? undefined : readSte(this.#watched, at);

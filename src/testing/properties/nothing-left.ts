@@ -2,6 +2,7 @@
  * When every device is closed and the descriptor too, nothing remains, in whatever order things were made: no VMID, no
  * object, no id, no page beyond those the driver had when it started and the CD tables that it keeps for each device.
  */
+import { INHERITED } from '../../driver/arm-smmu-v3/index.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 
 const RULE = 'nothing-left';
@@ -22,15 +23,24 @@ class NothingLeft implements Monitor {
     });
   }
 
+  /** An inherited number that the STE of a device which nobody has claimed still names. */
+  #named(line: string): boolean {
+    const [smmu = '', vmid = '', owner = ''] = line.split(' ');
+    if (owner !== INHERITED) return false;
+    return this.#watched.lab.machine.smmu(smmu).vmidHolders(Number(vmid)).some(({ kind }) => kind === 'ste');
+  }
+
   atEnd(): Violation | null {
     const { lab } = this.#watched;
     const broken = (message: string): Violation => ({ rule: RULE, message: `after close ${message}` });
-    const vmids = lab.ledger.list().filter((line) => !lab.baseline.vmids.includes(line));
+    const vmids = lab.ledger.list().filter((line) => !lab.baseline.vmids.includes(line) && !this.#named(line));
     if (vmids.length > 0) return broken(`VMIDs are owned: ${vmids.join('; ')}`);
     for (const { objects } of lab.contexts)
       if (!objects.empty) return broken(`objects are left: ${objects.list().map(({ label }) => label)}`);
     const left = [...this.#pages].filter(([pa, what]) => !lab.baseline.pages.has(pa) && !KEPT.test(what));
     if (left.length > 0) return broken(`pages are left: ${left.map(([pa, what]) => `0x${pa.toString(16)} (${what})`)}`);
+    const waiting = lab.stalled.find(({ end }) => end === undefined);
+    if (waiting !== undefined) return broken(`the access of ${waiting.dev} to page ${waiting.page} still stalls`);
     const warning = lab.kernel.messages.find(({ level, text }) => level === 'warn' && LEAK.test(text));
     return warning === undefined ? null : broken(`the log has: ${warning.text}`);
   }
@@ -42,7 +52,7 @@ const LEAK = /leaked|users fell|other users|is left/;
 /** See the module comment. */
 export const nothingLeft: Property = {
   name: 'nothing-left',
-  title: 'after close nothing remains: VMIDs, objects, ids, pages',
+  title: 'after close nothing remains: VMIDs, objects, ids, pages, stalled accesses',
   foreign: true,
   monitor: (watched) => new NothingLeft(watched),
 };

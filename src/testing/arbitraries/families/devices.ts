@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import type { DeviceOperation } from '../../operations/devices.ts';
 import { fitting, type Makers, oneOf, op, type Pools, placed } from '../pools.ts';
-import { page } from '../values.ts';
+import { page, seldom } from '../values.ts';
 
 /** See the module comment. */
 export const deviceMakers = (p: Pools): Makers<DeviceOperation> => {
@@ -18,6 +18,9 @@ export const deviceMakers = (p: Pools): Makers<DeviceOperation> => {
     detach: fc.record({ op: op('detach'), dev }),
     bind: fc.record({ op: op('bind'), dev }),
     unbind: fc.record({ op: op('unbind'), dev }),
-    dma: fc.record({ op: op('dma'), dev, page, write: fc.boolean() }),
+    dma: seldom(fc.record({ op: op('dma'), dev, page, write: fc.boolean() }), { ats: true }, { pasid: 1 }),
+    settle: fc.record({ op: op('settle'), dev }),
+    resetBegin: fc.record({ op: op('resetBegin'), dev }),
+    resetEnd: fc.record({ op: op('resetEnd'), dev }),
   };
 };

@@ -1,0 +1,11 @@
+/** Arbitraries of what devices with ATS do. */
+import fc from 'fast-check';
+import type { AtsOperation } from '../../operations/ats.ts';
+import { type Makers, oneOf, op, type Pools } from '../pools.ts';
+import { page } from '../values.ts';
+
+/** See the module comment. */
+export const atsMakers = (p: Pools): Makers<AtsOperation> => ({
+  translate: fc.record({ op: op('translate'), dev: oneOf(p.devices), page, write: fc.boolean() }),
+  atcHang: fc.record({ op: op('atcHang'), dev: oneOf(p.devices), on: fc.boolean() }),
+});

@@ -1,0 +1,111 @@
+import fc from 'fast-check';
+import { commands, nestedUp, place } from '../arbitraries/places.ts';
+import type { Pools } from '../arbitraries/pools.ts';
+import { page } from '../arbitraries/values.ts';
+import type { Flavour } from '../flavour.ts';
+import type { Operation } from '../operation.ts';
+
+const code = fc.constantFrom('success' as const, 'success' as const, 'invalid' as const);
+
+/** A transaction stalls on a page that the guest's tables lack; it is answered, or its stream goes away first. */
+const stalls = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc
+    .record({ at: place(p), page, to: page, code, queued: fc.nat({ max: 4 }), end: fc.nat({ max: 6 }) })
+    .map(({ at, page, to, code, queued, end }): Operation[] => {
+      const { dev, vm, vsid, ioas, fault, nested } = at;
+      const ends: Operation[][] = [
+        [{ op: 'detach', dev }],
+        [{ op: 'attach', dev, to: ioas }],
+        [
+          { op: 'unbind', dev },
+          { op: 'bind', dev },
+        ],
+        [{ op: 'unmap', ioas, page: to, pages: 1 }],
+      ];
+      return [
+        { op: 'faultQueueAlloc', as: fault, dev },
+        ...nestedUp(at, queued === 0 ? {} : { fault }),
+        { op: 'guestCd', vm, cd: 0, space: 0, stall: true },
+        { op: 'guestMap', vm, space: 0, page, to: null },
+        commands(at, { command: 'CFGI_CD_ALL', vsid }, { command: 'NH_ALL' }),
+        { op: 'dma', dev, page },
+        { op: 'faultRead', on: fault },
+        ...(ends[end] ?? []),
+        { op: 'guestMap', vm, space: 0, page, to },
+        { op: 'faultRespond', on: fault, code },
+        { op: 'settle', dev },
+        { op: 'attach', dev, to: nested },
+      ];
+    });
+
+/** The same on a stage 1 of the host's, where the VMM maps what is missing. */
+const hosted = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc
+    .record({ at: place(p), page, from: page, code, early: fc.nat({ max: 3 }) })
+    .map(({ at: { dev, ioas, vm, s2, fault }, page, from, code, early }): Operation[] => [
+      { op: 'faultQueueAlloc', as: fault, dev },
+      { op: 'hwptAlloc', as: s2, dev, ioas, fault },
+      { op: 'attach', dev, to: s2 },
+      { op: 'unmap', ioas, page, pages: 1 },
+      { op: 'dma', dev, page },
+      { op: 'faultRead', on: fault },
+      ...(early === 0 ? [{ op: 'detach' as const, dev }] : []),
+      { op: 'map', ioas, vm, page, from, pages: 1 },
+      { op: 'faultRespond', on: fault, code },
+      { op: 'settle', dev },
+    ]);
+
+/** A guest's device faults, and its VMM reads the events. */
+const events = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc
+    .record({ at: place(p), page, depth: fc.constantFrom(1, 1, 8), again: fc.boolean() })
+    .map(({ at, page, depth, again }): Operation[] => {
+      const { dev, vm, viommu, veventq, nested } = at;
+      const fault: Operation[] = [
+        { op: 'guestMap', vm, space: 0, page, to: null },
+        commands(at, { command: 'NH_ALL' }),
+        { op: 'dma', dev, page },
+        { op: 'dma', dev, page, write: true },
+      ];
+      return [
+        ...nestedUp(at),
+        { op: 'veventqAlloc', as: veventq, viommu, depth },
+        ...fault,
+        ...(again ? [{ op: 'detach' as const, dev }, { op: 'attach' as const, dev, to: nested }, ...fault] : []),
+        { op: 'veventRead', on: veventq },
+      ];
+    });
+
+/** Transactions stall, wait and are answered; events go to who owns the stream. */
+export const faults: Flavour = {
+  name: 'faults',
+  title: 'transactions stall and are answered, or their stream goes away; events reach VMs',
+  lab: { stalls: [true, true, false], preset: ['linuxNesting', 'linuxNesting', 'grace'] },
+  weights: {
+    nestedAlloc: 3,
+    attach: 6,
+    detach: 4,
+    destroy: 4,
+    unbind: 1,
+    bind: 1,
+    map: 2,
+    unmap: 2,
+    dma: 8,
+    settle: 3,
+    guestMap: 2,
+    guestCd: 2,
+    invalidate: 2,
+    faultQueueAlloc: 1,
+    faultRead: 4,
+    faultRespond: 4,
+    veventqAlloc: 2,
+    veventRead: 3,
+    queueClose: 1,
+    fail: 1,
+  },
+  chains: (p) => [
+    { weight: 3, arbitrary: stalls(p) },
+    { weight: 1, arbitrary: hosted(p) },
+    { weight: 2, arbitrary: events(p) },
+  ],
+};
