@@ -34,9 +34,17 @@ export type Errno =
 export class KernelError extends Error {
   override readonly name: string = 'KernelError';
   readonly errno: Errno;
-  constructor(errno: Errno, why: string) {
-    super(`${errno}: ${why}`);
+  /** The sentence alone. */
+  readonly why: string;
+  /** @param cause the error that this one passes on */
+  constructor(errno: Errno, why: string, cause?: KernelError) {
+    // Errors are ordinary results here, and a stack is most of what one costs: the cause has it already.
+    const limit = Error.stackTraceLimit;
+    if (cause !== undefined) Error.stackTraceLimit = 0;
+    super(`${errno}: ${why}`, cause === undefined ? undefined : { cause });
+    Error.stackTraceLimit = limit;
     this.errno = errno;
+    this.why = why;
   }
 }
 
@@ -64,7 +72,7 @@ export interface IdAllocator {
  * means there).
  */
 export interface OwnershipNote {
-  readonly what: 'vmid' | 'asid' | 'page' | 'stream' | 'operation';
+  readonly what: 'vmid' | 'asid' | 'page' | 'stream' | 'operation' | 'driver';
   readonly act: 'alloc' | 'free' | 'give' | 'begin' | 'done' | 'fail';
   /** SMMU name for vmid, stream, and an operation on one stream; else ''. */
   readonly where: string;

@@ -1,6 +1,5 @@
 /** What an ioctl of iommufd answers when it fails. */
-import type { Errno } from '../driver/kernel.ts';
-import { KernelError } from '../driver/kernel.ts';
+import { type Errno, KernelError } from '../driver/kernel.ts';
 
 /** Values of struct fields by their C names: 64-bit fields are bigints, narrower ones numbers. */
 export type FieldValues = Readonly<Record<string, number | bigint>>;
@@ -13,8 +12,8 @@ export class IommufdError extends KernelError {
   /** The whole struct as copied back before the failure; undefined if user memory was left as it was. */
   readonly outputs: FieldValues | undefined;
 
-  constructor(errno: Errno, why: string, ioctl: string, outputs?: FieldValues) {
-    super(errno, why);
+  constructor(cause: KernelError, ioctl: string, outputs?: FieldValues) {
+    super(cause.errno, `${ioctl}: ${cause.why}`, cause);
     this.ioctl = ioctl;
     this.outputs = outputs;
   }

@@ -87,8 +87,7 @@ function withErrors<T>(ctx: IommufdCtx, name: string, outputs: () => FieldValues
     return body();
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
-    const why = error.message.slice(error.errno.length + 2);
-    throw new IommufdError(error.errno, `${name}: ${why}`, name, outputs());
+    throw new IommufdError(error, name, outputs());
   } finally {
     ctx.kernel.runInterrupts();
   }
