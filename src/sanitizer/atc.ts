@@ -44,6 +44,7 @@ export interface AtcView {
   pending(tag: Tag): boolean;
   stream(sid: number): Stream | undefined;
   readonly SMMUEN: boolean;
+  readonly ATSCHK: boolean;
 }
 
 /** See the module comment. One for each SMMU. */
@@ -240,6 +241,11 @@ export class Atcs {
     return (this.#view.stream(sid)?.uses ?? []).some((use) => use.EATS !== EATS.OFF);
   }
 
+  /** An endpoint that did not answer has its ATS off and no STE that allows any: what it holds is refused (3.9.1.4). */
+  #cutOff(sid: number): boolean {
+    return this.#broken.has(sid) && !this.#on.has(sid) && this.#view.ATSCHK && !this.#mayCache(sid);
+  }
+
   #noteCleared({ unit, born, sid }: AtcStale): void {
     const key = `${unit} ${born}`;
     const known = this.#cleared.get(key);
@@ -272,7 +278,9 @@ export class Atcs {
     if (hit.length === 0) return;
     this.#stale = this.#stale.filter((stale) => !which(stale));
     // What the TLB still holds is found as TLB-*: once is enough.
-    const told = hit.filter(({ tag, first, end }) => !this.#view.inTlb(tag, first, end)).slice(0, most);
+    const told = hit
+      .filter(({ tag, first, end, sid }) => !this.#cutOff(sid) && !this.#view.inTlb(tag, first, end))
+      .slice(0, most);
     for (const stale of told) {
       const { rule, why } = this.#blame(stale);
       const page = hex(BigInt(stale.out) << 12n);
@@ -306,10 +314,9 @@ export class Atcs {
     return { rule: 'ATS-1', why: 'no CMD_ATC_INV that covers it has completed' };
   }
 
-  /** A stream gets another owner. One that never answered and has its ATS off is past answering: what it holds is refused. */
+  /** A stream gets another owner. */
   given(sid: number, owner: string): void {
-    const cutOff = this.#broken.has(sid) && !this.#on.has(sid);
-    if (this.#holding.has(sid) && !cutOff)
+    if (this.#holding.has(sid) && !this.#cutOff(sid))
       this.#report(
         'ATS-12',
         sid,

@@ -36,6 +36,7 @@ const STRW = STE.slot('STRW');
 const MTCFG = STE.slot('MTCFG');
 const ASID_SLOT = CD.slot('ASID');
 const SMMUEN = CR0.bit('SMMUEN');
+const CMDQEN = CR0.bit('CMDQEN');
 
 /** What the SMMUs of a machine share, and have to ask of each other. */
 export interface Neighbours {
@@ -91,6 +92,9 @@ export class SmmuState {
       get SMMUEN() {
         return smmu.regs.SMMUEN;
       },
+      get ATSCHK() {
+        return smmu.regs.ATSCHK;
+      },
     });
     for (const { name, streamIds } of devices) {
       const ats = machine.endpoint(name).ats;
@@ -104,7 +108,7 @@ export class SmmuState {
         : new CmdqvRules(context, smmu.name, cmdqv, {
             owner: (vmid) => this.vmids.owner(vmid),
             memoryVmid: (sid) => this.streams.find(sid)?.memoryVmid ?? -1,
-            nested: (sid) => this.streams.find(sid)?.uses.some(({ s1, s2 }) => s1 && s2) ?? false,
+            nested: (sid) => this.#nested(sid),
           });
     this.vmids = new Vmids(context, smmu.name, smmu.caps.vmidBits, {
       pending: (vmid) => this.#pendingVmid(vmid),
@@ -120,6 +124,8 @@ export class SmmuState {
       this.#usesChanged(stream, before, after, consumed),
     );
     this.boot = new Boot(context, view);
+    this.streams.onStoreWhileOff = () => this.boot.changedWhileOff();
+    this.cds.onStoreWhileOff = () => this.boot.changedWhileOff();
     this.cds.onWalks = (stream, index, images, use) => this.#walks(stream, index, images, use);
     this.announced = new Announced(context, smmu, this);
     if (smmu.regs.SMMUEN) this.streams.open();
@@ -178,6 +184,8 @@ export class SmmuState {
 
   /** Whether TLB entries of a tag may exist. */
   dirty(tag: Tag): boolean {
+    // Nothing is translated while it is off, and before it is on again everything is flushed (CFG-19).
+    if (!this.smmu.regs.SMMUEN) return false;
     return tag.stage === 2 ? this.vmids.dirty(tag.VMID) : this.asids.dirty(tag);
   }
 
@@ -194,9 +202,15 @@ export class SmmuState {
     return null;
   }
 
+  /** A stream may use both stages now. */
+  #nested(sid: number): boolean {
+    return this.streams.find(sid)?.uses.some(({ s1, s2 }) => s1 && s2) ?? false;
+  }
+
   /** A translation was taken away under a tag that a stream uses. */
   removed(sid: number, ssid: number, tag: Tag, removal: Removal, first: number, end: number, out: number): void {
-    const all = tag.stage === 2 && this.vmids.dirtyVa(tag.VMID);
+    // Of a stream with stage 2 alone the input address is the intermediate one, whoever shares its VMID.
+    const all = tag.stage === 2 && this.vmids.dirtyVa(tag.VMID) && this.#nested(sid);
     this.atcs.removed(sid, ssid, tag, all, { first, end, out, unit: removal.unit, born: removal.born });
   }
 
@@ -215,7 +229,11 @@ export class SmmuState {
       case 'register-write':
         this.#context.history.register(this.name, act.offset, act.hi, act.lo);
         this.boot.written(act.offset, act.lo, act.ignored);
-        if (act.offset === CMDQ_PROD.offset && !this.smmu.commandQueue.ring.consistent)
+        if (
+          act.offset === CMDQ_PROD.offset &&
+          this.smmu.regs.enabled(CMDQEN) &&
+          !this.smmu.commandQueue.ring.consistent
+        )
           this.#context.report('DET-8', `${this.name}: CMDQ_PROD was moved so that it does not fit CMDQ_CONS`, {
             smmu: this.name,
           });

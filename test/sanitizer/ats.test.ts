@@ -136,6 +136,33 @@ describe('a page is given back [3.9.1]', () => {
     expect(lab.rules).toEqual(['ATS-8']);
   });
 
+  test('ATS-8: the time-out was heard: ATS off in the endpoint, EATS=0, and CR0.ATSCHK refuses what it holds', () => {
+    const cut = (ste: (lab: AtsLab) => void, off: boolean, ATSCHK = true): string[] => {
+      const lab = new AtsLab();
+      lab.boot();
+      if (ATSCHK) lab.enable(spec.CR0.bit('ATSCHK'));
+      lab.map(S2ROOT, IPA, page2(DATA));
+      lab.install(SID, s2(VMID, S2ROOT, EATS));
+      lab.ats(true);
+      const unit = lab.machine.endpoint('dev10').ats;
+      if (unit === null) throw new Error('no ATS');
+      unit.hang = true;
+      lab.put(S2ROOT, 3, IPA, 0n);
+      lab.commands(s2Ipa());
+      lab.commands(atcInv());
+      lab.regs.acknowledge();
+      if (off) lab.ats(false);
+      ste(lab);
+      lab.freePage(DATA);
+      return lab.rules.filter((rule) => rule !== 'ATS-4');
+    };
+    const aborts = (lab: AtsLab): void => lab.remove(SID);
+    expect(cut(aborts, true)).toEqual([]);
+    expect(cut(aborts, false)).toEqual(['ATS-8']);
+    expect(cut(() => {}, true)).toEqual(['ATS-8']);
+    expect(cut(aborts, true, false)).toEqual(['ATS-8']);
+  });
+
   test('ATS-9: with a SubstreamID', () => {
     expect(unmap(stage2(), S2ROOT, [s2Ipa()], [atcInv({ SSV: 1, SubstreamID: 5 })])).toEqual(['ATS-9']);
   });
@@ -151,6 +178,12 @@ describe('a page is given back [3.9.1]', () => {
     };
     expect(both(atcInv())).toEqual(['ATS-10']);
     expect(both(atcAll())).toEqual([]);
+  });
+
+  test('ATS-10: a range is right for a stream with stage 2 alone, though a nested one shares its VMID', () => {
+    const lab = stage2();
+    lab.install(0x12, nested(VMID, S2ROOT));
+    expect(unmap(lab, S2ROOT, [s2Ipa()], [nhAll()], [atcInv()])).toEqual([]);
   });
 
   test('ATS-14: one of two StreamIDs of a device', () => {
