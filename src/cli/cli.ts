@@ -70,16 +70,8 @@ ${lines.join('\n')}
 }
 
 async function version(): Promise<string> {
-  const { readFileSync } = await import('node:fs');
-  // The package root is two levels up in the sources and three in the build.
-  for (const up of ['../../package.json', '../../../package.json'])
-    try {
-      const data: unknown = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8'));
-      if (typeof data === 'object' && data !== null && 'version' in data) return `smmulab ${data.version}\n`;
-    } catch {
-      // Not there: the other layout.
-    }
-  throw new CliError('the package has no package.json beside it');
+  const { packageVersion } = await import('./version.ts');
+  return `smmulab ${packageVersion()}\n`;
 }
 
 /** Wants help: --help or -h before a `--`. */

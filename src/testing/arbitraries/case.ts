@@ -36,7 +36,7 @@ const DEVICES = 2;
 const VMS = 2;
 
 /** What labs are drawn from where nobody says otherwise. */
-const DRAWN: LabChoices = {
+export const DRAWN: LabChoices = {
   preset: DRAWN_PRESETS,
   smmus: [SMMUS],
   devices: [DEVICES],

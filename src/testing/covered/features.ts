@@ -10,6 +10,7 @@ const NAMES = [
   'stream given',
   'stream back',
   'operation done',
+  'operation failed',
   'unmap done',
   'detach done',
   'CR2 written',

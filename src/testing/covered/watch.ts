@@ -175,7 +175,7 @@ export class Watch {
       seen[FEATURE['operation done']] = 1;
       if (owner.startsWith('unmap')) seen[FEATURE['unmap done']] = 1;
       else if (owner.startsWith('detach')) seen[FEATURE['detach done']] = 1;
-    }
+    } else if (act === 'fail') seen[FEATURE['operation failed']] = 1;
   };
 
   #observe(act: Announcement): void {
