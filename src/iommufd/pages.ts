@@ -52,6 +52,8 @@ interface Doubt extends Interval<number> {
 export class PinAccount {
   /** Pages that this context has pinned. */
   pinned = 0;
+  /** Memory that has some of them: a page that is mapped twice is pinned twice. */
+  readonly holders = new Set<IoptPages>();
   readonly #process: Process;
   readonly #user: LockedPages;
   readonly #mm: LockedPages;
@@ -73,6 +75,29 @@ export class PinAccount {
     if (count > limit && this.#process.capable?.('ipc-lock') === false)
       fail('ENOMEM', `${count} pinned pages exceed the memlock limit ${limit}`);
   }
+}
+
+/** What of `count` page frames from `pfn` on none of the holders has pinned. */
+function unpinned(
+  holders: ReadonlySet<IoptPages>,
+  pfn: number,
+  count: number,
+): readonly { readonly pfn: number; readonly count: number }[] {
+  let left = [{ pfn, count }];
+  for (const { runs } of holders)
+    for (const { pfn: first, count: many } of runs)
+      left = left.flatMap((part) => {
+        const end = part.pfn + part.count;
+        const before = Math.min(part.count, Math.max(0, first - part.pfn));
+        const after = Math.min(part.count, Math.max(0, end - (first + many)));
+        if (before + after >= part.count) return [part];
+        const parts = [
+          { pfn: part.pfn, count: before },
+          { pfn: end - after, count: after },
+        ];
+        return parts.filter((one) => one.count > 0);
+      });
+  return left;
 }
 
 /** A slice of user memory shared by all areas made from one MAP (struct iopt_pages). */
@@ -114,6 +139,11 @@ export class IoptPages {
   /** Pages pinned now. */
   get pinned(): number {
     return this.#runs.reduce((sum, run) => sum + run.count, 0);
+  }
+
+  /** Runs that are pinned now. */
+  get runs(): readonly PinnedRun[] {
+    return this.#runs;
   }
 
   /** Drops a reference; the last one must find nothing pinned. */
@@ -210,14 +240,20 @@ export class IoptPages {
     }
   }
 
+  #announceGiven(pfn: number, count: number): void {
+    const bytes = count * PAGE_BYTES;
+    this.#kernel.announce({ what: 'page', act: 'give', where: '', id: BigInt(pfn) * PAGE_SIZE, owner: 'user', bytes });
+  }
+
   /** Gives pages back to their owner as soon as no unmap of them is in doubt. */
   #handBack({ index, pfn, count }: PinnedRun): void {
     const release = (): void => {
       this.#account.pinned -= count;
       this.#locked.count -= count;
+      if (this.#runs.length === 0) this.#account.holders.delete(this);
       const owner = this.source.kind === 'file' ? this.source.file : this.source.process.memory;
       const pa = BigInt(pfn) * PAGE_SIZE;
-      this.#kernel.announce({ what: 'page', act: 'give', where: '', id: pa, owner: 'user', bytes: count * PAGE_BYTES });
+      for (const part of unpinned(this.#account.holders, pfn, count)) this.#announceGiven(part.pfn, part.count);
       owner.unpin?.({ pa, pages: count });
     };
     let left = 0;
@@ -283,6 +319,7 @@ export class IoptPages {
     const found = this.#lookup(at, Math.min(end - at + 1, PIN_PAGES));
     const run: PinnedRun = { index: at, pfn: Number(found.pa / PAGE_SIZE), count: found.pages };
     this.#runs.splice(this.#position(at), 0, run);
+    this.#account.holders.add(this);
     this.#account.pinned += run.count;
     this.#locked.count += run.count;
     return run;

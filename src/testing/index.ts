@@ -23,3 +23,4 @@ export * from './property.ts';
 export * from './reduce.ts';
 export * from './stes.ts';
 export * from './story.ts';
+export * from './windows.ts';

@@ -158,6 +158,7 @@ export const vcmdq: Flavour = {
     guestMap: 1,
     fail: 2,
     veventRead: 2,
+    cmdqvReset: 1,
     hwQueueAlloc: 4,
     mmap: 2,
     munmap: 2,

@@ -70,6 +70,8 @@ class VcmdqConfined implements Monitor {
   /** vIOMMU of a nested HWPT; HWPT of a device. */
   readonly #nested = new Map<string, string>();
   readonly #attached = new Map<string, string>();
+  /** SMMUs that are suspended or unplugged: what they hold is of no account. */
+  readonly #off = new Set<string>();
 
   constructor(watched: Watched) {
     this.#watched = watched;
@@ -189,6 +191,17 @@ class VcmdqConfined implements Monitor {
         return this.#unmap(o);
       case 'destroy':
         return this.#destroy(o.name);
+      case 'smmuSuspend':
+      case 'smmuUnplug':
+        this.#off.add(o.smmu);
+        return null;
+      case 'smmuResume':
+      case 'smmuReset':
+        this.#off.delete(o.smmu);
+        return null;
+      case 'kexec':
+        this.#forget();
+        return null;
       default:
         return null;
     }
@@ -290,12 +303,17 @@ class VcmdqConfined implements Monitor {
   #state(): string | null {
     for (const [smmu, cmdqv] of this.#watched.lab.machine.cmdqvs)
       for (const vintf of cmdqv.vintfs) {
-        if (vintf.index === HOST) continue;
+        if (vintf.index === HOST || this.#off.has(smmu)) continue;
         const owner = [...this.#viommus].find(([, one]) => one.smmu === smmu && one.vintf === vintf.index)?.[0];
         const wrong = owner === undefined ? unowned(vintf) : this.#owned(vintf, owner);
         if (wrong !== null) return `${smmu}: VINTF ${vintf.index} ${wrong}`;
       }
     return null;
+  }
+
+  /** Nobody has anything any more. */
+  #forget(): void {
+    for (const map of [this.#queues, this.#viommus, this.#vdevices, this.#nested, this.#attached]) map.clear();
   }
 
   /** What is wrong with the VINTF of a vIOMMU, or null. */
@@ -313,8 +331,7 @@ class VcmdqConfined implements Monitor {
 
   atEnd(): Violation | null {
     if (!this.#any) return null;
-    for (const map of [this.#queues, this.#viommus, this.#vdevices]) map.clear();
-    this.#attached.clear();
+    this.#forget();
     this.#broken ??= this.#state();
     return this.#broken === null ? null : { rule: RULE, message: `after close ${this.#broken}` };
   }

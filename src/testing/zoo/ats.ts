@@ -5,7 +5,9 @@ import { QUIRK_NAMES, type QuirkName } from '../../driver/arm-smmu-v3/quirks.ts'
 import type { LabConfig } from '../lab.ts';
 import type { Bug } from './bug.ts';
 
-const QUIRK_STORIES: Readonly<Record<QuirkName, { readonly story: string; readonly lab?: Partial<LabConfig> }>> = {
+const QUIRK_STORIES: Readonly<
+  Record<QuirkName, Pick<Bug, 'story' | 'presets'> & { readonly lab?: Partial<LabConfig> }>
+> = {
   'l1std-no-cfgi': {
     story: 'A new level 2 table is not announced with CFGI_STE, Leaf=0: a cached Span of 0 stays (5.1.1; 7.2).',
     lab: { streamTable: 'two-level' },
@@ -16,17 +18,30 @@ const QUIRK_STORIES: Readonly<Record<QuirkName, { readonly story: string; readon
   'ats-off-after-ste': { story: 'ATS goes off with the ATC_INV after the STE (3.9.1; 7.2).', lab: { ats: true } },
   'abort-vste-keeps-ats': { story: 'A vSTE that aborts leaves ATS on in the endpoint (7.2).', lab: { ats: true } },
   'events-not-drained': { story: 'A stream changes its VM while events of the old one wait in the queue (7.2).' },
-  'vintf-timeout-left-enabled': { story: 'A VINTF whose STATUS does not follow EN stays enabled (7.2).' },
-  'cmdqv-reset-in-operation': { story: 'A reset in operation unmaps VCMDQs that run (7.2).' },
+  'vintf-timeout-left-enabled': {
+    story:
+      'A VINTF whose STATUS does not follow EN in time keeps EN and VMID; VINTF and VMID are given to others (7.2).',
+    presets: ['grace'],
+  },
+  'cmdqv-reset-in-operation': {
+    story: 'A reset in operation unmaps VCMDQs that run, lowest first, and VMs lose theirs (7.2).',
+    presets: ['grace'],
+  },
 };
 
 /** Quirks that the operations and machines of a lab can show. */
-const SHOWN: readonly QuirkName[] = ['l1std-no-cfgi', 'ats-off-after-ste', 'abort-vste-keeps-ats'];
+const SHOWN: readonly QuirkName[] = [
+  'l1std-no-cfgi',
+  'ats-off-after-ste',
+  'abort-vste-keeps-ats',
+  'vintf-timeout-left-enabled',
+  'cmdqv-reset-in-operation',
+];
 
 /** Quirks of Linux 7.2 as bugs; the names are the quirks'. */
 export const QUIRK_BUGS: readonly Bug[] = QUIRK_NAMES.filter((name) => SHOWN.includes(name)).map((name) => {
-  const { story, lab } = QUIRK_STORIES[name];
-  return { name, story, lab: { ...lab, quirks: [name] }, apply: () => {} };
+  const { lab, ...bug } = QUIRK_STORIES[name];
+  return { name, ...bug, lab: { ...lab, quirks: [name] }, apply: () => {} };
 });
 
 /** Bugs of this family. */

@@ -13,6 +13,7 @@ import {
 } from '../../../spec/index.ts';
 import type { DriverParts } from '../../driver/arm-smmu-v3/index.ts';
 import type { Vsmmu } from '../../driver/arm-smmu-v3/vsmmu.ts';
+import type { IdAllocator } from '../../driver/kernel.ts';
 import type { Vcmdq, Vintf } from '../../driver/tegra241/index.ts';
 import { HwQueueObject } from '../../iommufd/hw-queue.ts';
 import type { Bug, Replaceable } from './bug.ts';
@@ -74,6 +75,28 @@ const register = (queue: Vcmdq, which: typeof VCMDQ_PROD | typeof VCMDQ_CONS | t
   const at = regs.lvcmdq(index, queue.lvcmdq, which);
   return { read: () => regs.read32(which, at), write: (value: number) => regs.write32(which, at, value) };
 };
+
+/** Numbers of a VINTF's pairs, of which the last is given out again when none is left. */
+function lastShared({ sids, numSids }: Vintf): IdAllocator {
+  let again = 0;
+  return {
+    name: sids.name,
+    alloc: () => {
+      if (sids.used < numSids) return sids.alloc();
+      again++;
+      return numSids - 1;
+    },
+    free: (id) => {
+      if (id === numSids - 1 && again > 0) again--;
+      else sids.free(id);
+    },
+    reserve: (id) => sids.reserve(id),
+    has: (id) => sids.has(id),
+    get used() {
+      return sids.used;
+    },
+  };
+}
 
 const presets = ['grace'] as const;
 
@@ -365,20 +388,10 @@ const BUGS: readonly Omit<Bug, 'presets'>[] = [
     story:
       "With no pair left the last one is taken again: the vDEVICE that had it is invalidated under another one's vSID.",
     lab: { sidPairsLog2: 0 },
-    apply: ({ driver }) => {
-      const { vintfUser: base } = driver;
-      const taken = new WeakMap<Vintf, number>();
-      driver.vintfUser = {
-        ...base,
-        allocSid: (vintf) => {
-          const count = taken.get(vintf) ?? 0;
-          if (vintf.sids.used < vintf.numSids || count > 0) return base.allocSid(vintf);
-          taken.set(vintf, count + 1);
-          vintf.sids.free(vintf.numSids - 1);
-          return base.allocSid(vintf);
-        },
-      };
-    },
+    apply: ({ driver }) =>
+      vintfSteps(driver, {
+        on: (vintf, hypOwn, base) => base.hwInit(Object.assign(vintf, { sids: lastShared(vintf) }), hypOwn),
+      }),
   },
   {
     name: 'sid-match-left-behind',
