@@ -1,6 +1,7 @@
 /** The bug zoo: bugs that were made, or nearly made, each put into the shipped driver by wrapping its parts. */
 import { ATS_BUGS, QUIRK_BUGS } from './ats.ts';
 import type { Bug } from './bug.ts';
+import { CMDQV_BUGS } from './cmdqv.ts';
 import { ENTRY_BUGS } from './entries.ts';
 import { GUEST_BUGS } from './guests.ts';
 import { HANDLE_BUGS } from './handles.ts';
@@ -20,5 +21,6 @@ export const ZOO: readonly Bug[] = [
   ...GUEST_BUGS,
   ...HANDLE_BUGS,
   ...ATS_BUGS,
+  ...CMDQV_BUGS,
   ...QUIRK_BUGS,
 ];
