@@ -8,6 +8,7 @@ import { isolation } from './isolation.ts';
 import { nothingLeft } from './nothing-left.ts';
 import { rulesKept } from './rules-kept.ts';
 import { s2vmidOwned } from './s2vmid-owned.ts';
+import { vcmdqConfined } from './vcmdq-confined.ts';
 import { vmidCounted } from './vmid-counted.ts';
 import { vmidFree } from './vmid-free.ts';
 
@@ -21,6 +22,7 @@ export const PROPERTIES: readonly Property[] = [
   dmaContained,
   guestCommands,
   hitless,
+  vcmdqConfined,
   rulesKept,
   isolation,
 ];
@@ -34,6 +36,7 @@ export {
   nothingLeft,
   rulesKept,
   s2vmidOwned,
+  vcmdqConfined,
   vmidCounted,
   vmidFree,
 };
