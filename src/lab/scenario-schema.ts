@@ -97,6 +97,7 @@ const machine = z.strictObject({
   pasidBits: small(0, 20).optional(),
   quirks: z.union([z.literal('linux-7.2'), z.array(z.enum(QUIRK_NAMES))]).optional(),
   nestedWithoutViommu: z.boolean().optional(),
+  entryNum: z.enum(['kernel', 'uapi']).optional(),
   contexts: z.enum(['shared', 'per-vm']).optional(),
   iommuHold: z.enum(['raw', 'users', 'wait-cnt', 'driver-count', 'device-ref', 'revoke']).optional(),
 });

@@ -56,6 +56,8 @@ export interface LabConfig {
   readonly quirks?: QuirkChoice;
   /** Policy 'at-domain-alloc' too makes nested domains without a vIOMMU. Default false, as Linux 7.2. */
   readonly nestedWithoutViommu?: boolean;
+  /** What a failed IOMMU_HWPT_INVALIDATE reports in entry_num (docs/deviations.md). Default 'kernel', as Linux 7.2. */
+  readonly entryNum?: 'kernel' | 'uapi';
   /** One open /dev/iommu for all VMs, or one each, with every `vms`-th device bound to it. Default 'shared'. */
   readonly contexts?: 'shared' | 'per-vm';
   /** How a vIOMMU holds its physical IOMMU. Default 'raw', as Linux 7.2. */

@@ -281,8 +281,8 @@ export class Lab {
     adopt: DriverSettings['adopt'] & string,
   ): ArmSmmuDriver {
     const vmidPolicy = this.config.policy ?? 'at-attach';
-    const { defaultDomain = 'dma', quirks = [], nestedWithoutViommu = false } = this.config;
-    const settings = { defaultDomain, quirks, nestedWithoutViommu, adopt, ...extras.settings, vmidPolicy };
+    const { defaultDomain = 'dma', quirks = [], nestedWithoutViommu = false, entryNum = 'kernel' } = this.config;
+    const settings = { defaultDomain, quirks, nestedWithoutViommu, entryNum, adopt, ...extras.settings, vmidPolicy };
     return new ArmSmmuDriver(
       this.kernel,
       hypervisor === null ? settings : { ...settings, hypervisor },

@@ -45,6 +45,7 @@ export const DRAWN: LabChoices = {
   defaultDomain: ['identity', 'identity', 'dma'],
   vmidBits: [16, 8],
   policy: POLICIES,
+  entryNum: ['uapi'],
 };
 
 const seeded: fc.Arbitrary<ScheduleConfig> = fc.record({

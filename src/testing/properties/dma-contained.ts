@@ -2,7 +2,7 @@
  * DMA reaches only what is mapped now: pages of the VM whose IO address space the device is attached to, and of those
  * only the ones that IOAS maps at this moment. Once an unmap has returned no TLB entry of any VMID of that S2, and no
  * device's own cache, translates the range; once a detach has returned the device reaches nothing, nor does a transaction
- * of its that had stalled. A guest's own tables may be stale; what stage 2 takes away may not. Where no guest table is in
+ * of its that had stalled; and nothing is written that is mapped for reading only. A guest's own tables may be stale; what stage 2 takes away may not. Where no guest table is in
  * between, DMA must also work.
  *
  * What is reached is what the device's accesses to memory say, whatever lies there.
@@ -22,6 +22,7 @@ type Dma = Extract<Operation, { op: 'dma' }>;
 interface Reached {
   readonly dev: string;
   readonly pa: bigint;
+  readonly isWrite: boolean;
 }
 
 class DmaContained implements Monitor {
@@ -51,7 +52,11 @@ class DmaContained implements Monitor {
     const both: Observer = (act) => {
       before?.(act);
       if (act.kind === 'dma' && !act.aborted)
-        this.#reached.push({ dev: act.endpoint, pa: (BigInt(act.paHi >>> 0) << 32n) | BigInt(act.paLo >>> 0) });
+        this.#reached.push({
+          dev: act.endpoint,
+          pa: (BigInt(act.paHi >>> 0) << 32n) | BigInt(act.paLo >>> 0),
+          isWrite: act.isWrite,
+        });
     };
     watch.observer = both;
     this.#unwatch = () => {
@@ -114,13 +119,15 @@ class DmaContained implements Monitor {
   }
 
   /** Why an access is not one to a page that an IOAS maps; null: it is. */
-  #outside({ pa }: Reached, ioas: string | null, what: string): string | null {
+  #outside({ pa, isWrite }: Reached, ioas: string | null, what: string): string | null {
     const guest = this.#watched.lab.guests.find((one) => one.holdsPa(pa));
     const page = guest === undefined ? -1 : Number((pa - guest.pa) >> PAGE_SHIFT);
     const where = guest === undefined ? `0x${pa.toString(16)}, memory of no VM` : `page ${page} of ${guest.name}`;
     if (ioas === null) return `${what} reached ${where}; it is attached to nothing`;
     const pages = [...(this.#mappings.of(ioas)?.values() ?? [])];
-    if (pages.some((one) => one.vm === guest?.index && one.page === page)) return null;
+    const mapped = pages.filter((one) => one.vm === guest?.index && one.page === page);
+    if (mapped.some(({ writable }) => writable || !isWrite)) return null;
+    if (mapped.length > 0) return `${what} reached ${where}, which ${ioas} maps for reading only`;
     return pages.some((one) => one.vm === guest?.index) || ioas === `a${guest?.index}`
       ? `${what} reached ${where}, which ${ioas} does not map`
       : `${what} reached ${where}; it is attached to ${ioas}`;
@@ -131,8 +138,16 @@ class DmaContained implements Monitor {
     const { lab, model } = this.#watched;
     const mapping = ioas === null ? undefined : this.#mappings.of(ioas);
     const direct = model.reachesDirectly(o.dev, o.pasid) && !this.#unsure.has(lab.device(o.dev).smmu);
-    if (!direct || o.write === true || mapping === undefined) return null;
+    if (!direct || mapping === undefined) return null;
     const wanted = mapping.get(o.page);
+    if (o.write === true) {
+      const may = wanted?.writable === true;
+      if (may === (dma?.status === 'ok')) return null;
+      return {
+        rule: RULE,
+        message: `${what} gave ${dma?.status ?? 'nothing'}; the page is ${may ? 'writable' : 'not'}`,
+      };
+    }
     if (wanted?.page === dma?.page && wanted?.vm === dma?.vm) return null;
     const got = dma?.page === undefined ? (dma?.status ?? 'nothing') : `page ${dma.page}`;
     return {

@@ -23,7 +23,7 @@ import {
 } from '../../../spec/index.ts';
 import type { Observer } from '../../hw/observer.ts';
 import type { Operation, OperationResult } from '../operation.ts';
-import { commandWords } from '../operations/guests.ts';
+import { commandWords } from '../operations/guest-command.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 import { forEachTranslatingSte } from '../stes.ts';
 
@@ -143,8 +143,13 @@ class GuestCommands implements Monitor {
         this.#attached.delete(o.dev);
         return;
       case 'unbind':
-        this.#attached.delete(o.dev);
-        for (const [name, { dev }] of [...this.#vdevices]) if (dev === o.dev) this.#vdevices.delete(name);
+        this.#unbound(o.dev);
+        return;
+      case 'kexec':
+        for (const known of [this.#viommus, this.#vdevices, this.#nested, this.#attached]) known.clear();
+        return;
+      case 'smmuUnplug':
+        for (const { name, smmu } of lab.devices) if (smmu === o.smmu) this.#unbound(name);
         return;
       case 'destroy':
         this.#viommus.delete(o.name);
@@ -153,6 +158,12 @@ class GuestCommands implements Monitor {
         return;
       default:
     }
+  }
+
+  /** Its vDEVICE goes with a device. */
+  #unbound(dev: string): void {
+    this.#attached.delete(dev);
+    for (const [name, one] of [...this.#vdevices]) if (one.dev === dev) this.#vdevices.delete(name);
   }
 
   /** The VMID that streams attached under a vIOMMU carry. */
@@ -180,7 +191,8 @@ class GuestCommands implements Monitor {
 
   #invalidate(o: Extract<Operation, { op: 'invalidate' }>, result: OperationResult, failing: boolean): string | null {
     const viommu = this.#viommus.get(o.on);
-    if (viommu === undefined) return null;
+    // An SMMU that is off gets no commands: what they are about is invalidated before it is on again.
+    if (viommu === undefined || this.#watched.model.offOf(viommu.smmu) !== undefined) return null;
     const wanted = o.commands.map((command) => this.#wanted(o.on, commandWords(command)));
     const bad = wanted.indexOf(null);
     const first = o.commands[bad];
@@ -192,7 +204,8 @@ class GuestCommands implements Monitor {
     const stray = this.#late ? undefined : this.#stray(viommu, all);
     if (stray !== undefined)
       return `${o.on} sends commands, and ${stray.smmu} gets ${text(stray.words)}: that is no command of its own`;
-    return result.status === 'ok' ? this.#missing(o.on, viommu, all) : null;
+    if (result.status === 'ok') return this.#missing(o.on, viommu, all);
+    return result.status === 'error' ? this.#counted(o.on, viommu, wanted, result.entries) : null;
   }
 
   /** What a command must become. The VMID field is filled in where it is known. */
@@ -244,6 +257,19 @@ class GuestCommands implements Monitor {
           opcodeOf(words) === CMD_TLBI_NSNH_ALL.opcode) &&
         !(smmu === viommu.smmu && wanted.some((one) => this.#same(viommu, words, one))),
     );
+  }
+
+  /** entry_num of a call that failed: commands that it counts were sent (uapi: "number of entries handled"). */
+  #counted(on: string, viommu: Viommu, wanted: readonly Wanted[], entries: number | undefined): string | null {
+    if (entries === undefined || entries === wanted.length || this.#watched.lab.config.entryNum !== 'uapi') return null;
+    const counted = wanted.slice(0, entries).flatMap((words) => words ?? []);
+    let sent = 0;
+    for (const { smmu, words } of this.#seen) {
+      const want = counted[sent];
+      if (smmu === viommu.smmu && want !== undefined && this.#same(viommu, words, want)) sent++;
+    }
+    if (sent === counted.length) return null;
+    return `entry_num says that ${entries} commands of ${on} were handled; ${sent} were sent`;
   }
 
   /** A command of the VM that was not sent, or whose completion nobody waited for. */

@@ -7,7 +7,7 @@ import type { CoreParts } from '../../driver/iommu/parts.ts';
 import { coreParts } from '../../driver/iommu/parts.ts';
 import type { LocalKernel } from '../../driver/local-kernel.ts';
 import type { Machine } from '../../hw/machine.ts';
-import type { LabConfig, LabExtras, LabPreset } from '../lab.ts';
+import { CaseError, type LabConfig, type LabExtras, type LabPreset } from '../lab.ts';
 
 /** An object whose members may be replaced. */
 export type Replaceable<T> = { -readonly [K in keyof T]: T[K] };
@@ -37,7 +37,16 @@ export interface Bug {
   apply(parts: BugParts): void;
 }
 
-/** Extras that put a bug into a lab. */
+/** @throws CaseError what a bug itself throws is no finding */
+function applied(bug: Bug, parts: BugParts): void {
+  try {
+    bug.apply(parts);
+  } catch (error) {
+    throw new CaseError(`${bug.name} cannot be applied: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+/** Extras that put a bug into a lab. @throws CaseError (when a lab is made) if the bug's `apply` throws */
 export function infected(bug: Bug, extras: LabExtras = {}): LabExtras {
   let place: { readonly kernel: LocalKernel; readonly machine: Machine } | undefined;
   const core: Replaceable<CoreParts> = { ...(extras.coreParts ?? coreParts()) };
@@ -52,7 +61,7 @@ export function infected(bug: Bug, extras: LabExtras = {}): LabExtras {
       const driver = { ...(extras.parts?.(shipped) ?? shipped) };
       if (place === undefined) throw new Error('a lab makes its kernel before its driver');
       Object.assign(core, extras.coreParts ?? coreParts());
-      bug.apply({ ...place, driver, core });
+      applied(bug, { ...place, driver, core });
       return driver;
     },
   };

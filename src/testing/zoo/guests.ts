@@ -96,6 +96,22 @@ export const GUEST_BUGS: readonly Bug[] = [
     apply: issuing((list) => ({ list, sync: false })),
   },
   {
+    name: 'entry-num-counts-unissued',
+    story:
+      'An invalidation fails to convert, and entry_num counts the commands before it, which were converted and never issued: the VMM tells its guest that they are done. Linux 7.2 does so (arm_vsmmu_cache_invalidate).',
+    lab: { entryNum: 'uapi' },
+    apply: ({ driver }) => {
+      const { vmidPolicy: base } = driver;
+      driver.vmidPolicy = {
+        ...base,
+        vsmmuInit: (vsmmu) => {
+          Object.assign(vsmmu.smmu.options, { entryNum: 'kernel' });
+          base.vsmmuInit(vsmmu);
+        },
+      };
+    },
+  },
+  {
     name: 'guest-last-command-lost',
     story:
       "The last command of a VM's list stays behind: the index of the last one to issue is taken as exclusive where it is inclusive.",
