@@ -1,17 +1,28 @@
 /**
- * Cases for two runs that differ only in what VM 0 controls: its vSTEs, its tables, its commands, its DMA. What its VMM
- * does, and all that VM 1 and its VMM do, is the same in both.
+ * Cases for two runs that differ only in what VM 0 controls: its vSTEs, its tables and CDs, its commands, its queues and
+ * their registers, its devices. What its VMM does, and all that VM 1 and its VMM do, is the same in both.
  */
 import fc from 'fast-check';
 import type { CaseStep, LabCase } from '../case.ts';
-import { FIRST_DATA_PAGE, GUEST_CDS, GUEST_PAGES, GUEST_SPACES, type VsteMode } from '../guest.ts';
-import type { GuestCommand, Operation } from '../operations.ts';
+import type { LabChoices } from '../flavour.ts';
+import { meet } from '../flavour.ts';
+import { CaseError } from '../lab.ts';
+import type { Operation } from '../operation.ts';
 import { type CaseOptions, DEFAULT_MAX_OPS, labConfig } from './case.ts';
+import { cmdqvMakers, goodRing, queueName } from './families/cmdqv.ts';
+import { atsCommand, guestCommand, guestCommands, guestMakers } from './families/guests.ts';
+import { EACH, LVCMDQS, type Pools, pools } from './pools.ts';
+import { cd, page, pasid, seldom, vsteMode } from './values.ts';
 
 const SMMUS = 2;
 const VMS = 2;
+/** vSID of every device: each VM has one behind each SMMU. */
+const VSID = 1;
+/** Accesses of a device that asks for attention: more than the Event queue of such a lab has entries. */
+const FLOOD = 24;
+const EVENTS_LOG2 = 4;
 
-/** Names of a VM on an SMMU: everything of VM k ends in a number that is k modulo the VMs. */
+/** A VM on an SMMU: everything of VM k ends in a number that is k modulo the VMs. */
 interface Place {
   readonly vm: number;
   readonly dev: string;
@@ -20,9 +31,14 @@ interface Place {
   readonly nested: string;
   readonly vdevice: string;
   readonly ioas: string;
+  readonly window: string;
+  readonly fault: string;
+  readonly veventq: string;
+  /** Hardware queues, by their number. */
+  readonly queues: readonly string[];
 }
 
-/** The VM that an operation belongs to, by the number that its names end in. */
+/** The VM that an operation belongs to, by the number that the first of its names ends in. */
 export function vmOf(operation: Operation): number {
   const named = Object.entries(operation).find(
     ([key, value]) => key !== 'op' && typeof value === 'string' && NUMBER.test(value),
@@ -32,21 +48,26 @@ export function vmOf(operation: Operation): number {
 
 const NUMBER = /\d+$/;
 
+const POOLS: Pools = pools(SMMUS, VMS, VMS);
+
 const place: fc.Arbitrary<Place> = fc
   .record({ vm: fc.nat({ max: VMS - 1 }), smmu: fc.nat({ max: SMMUS - 1 }) })
   .map(({ vm, smmu }) => {
-    const i = smmu * VMS + vm;
-    return { vm, dev: `d${i}`, s2: `s${vm}`, viommu: `v${i}`, nested: `n${i}`, vdevice: `x${i}`, ioas: `a${vm}` };
+    const i = smmu * EACH + vm;
+    return {
+      vm,
+      dev: `d${i}`,
+      s2: `s${vm}`,
+      viommu: `v${i}`,
+      nested: `n${i}`,
+      vdevice: `x${i}`,
+      ioas: `a${vm}`,
+      window: `w${i}`,
+      fault: `f${vm}`,
+      veventq: `e${i}`,
+      queues: Array.from({ length: LVCMDQS }, (_, l) => queueName(POOLS, i, l)),
+    };
   });
-
-const page = fc.integer({ min: FIRST_DATA_PAGE, max: GUEST_PAGES - 1 });
-const vsteMode = fc.constantFrom<VsteMode>('translate', 'bypass', 'abort');
-const cd = fc.nat({ max: GUEST_CDS - 1 });
-const command = fc.oneof(
-  fc.constantFrom<GuestCommand>({ command: 'NSNH_ALL' }, { command: 'NH_ALL' }),
-  fc.record({ command: fc.constant('NH_ASID' as const), asid: fc.integer({ min: 1, max: GUEST_SPACES }) }),
-  fc.record({ command: fc.constantFrom('CFGI_CD' as const, 'CFGI_CD_ALL' as const), vsid: fc.nat({ max: 3 }) }),
-);
 
 /** An operation, and what is done in its stead in the other run; absent: the same. */
 interface Pair {
@@ -57,53 +78,114 @@ interface Pair {
 /** Both runs alike. */
 const same = (...operations: readonly Operation[]): Pair[] => operations.map((operation) => ({ operation }));
 
-/** What VM 0 controls differs; the same of VM 1 does not. `other` null: nothing is done. */
-function controlled(vm: number, one: fc.Arbitrary<Operation>): fc.Arbitrary<Pair[]> {
-  return fc
+/** What VM 0 controls differs; the same of VM 1 does not. Null: nothing is done. */
+const controlled = ({ vm }: Place, one: fc.Arbitrary<Operation>): fc.Arbitrary<Pair[]> =>
+  fc
     .tuple(one, fc.option(one, { freq: 3 }))
     .map(([operation, twin]) => [vm === 0 ? { operation, twin } : { operation }]);
+
+/** The vSTE of a VM: legal, or one that the kernel refuses. */
+const nestedAlloc = ({ nested, dev, viommu }: Place): fc.Arbitrary<Operation> =>
+  seldom(
+    fc.record({ vste: vsteMode, cd }),
+    { ats: true },
+    { ssids: 1, dss: 'SSID0' as const },
+    { ssids: 2, dss: 'BYPASS' as const },
+    { stalld: true },
+  ).map((content): Operation => ({ op: 'nestedAlloc', as: nested, dev, on: viommu, ...content }));
+
+/** What a device does by itself, or at its driver's word. */
+const deviceAct = ({ vm, dev }: Place, ats: boolean): fc.Arbitrary<Operation> => {
+  const dma = seldom(fc.record({ dev: fc.constant(dev), page, write: fc.boolean() }), { pasid: 1 }, { ats }).map(
+    (access): Operation => ({ op: 'dma', ...access }),
+  );
+  const translate = fc
+    .record({ page, write: fc.boolean() })
+    .map((access): Operation => ({ op: 'translate', dev, ...access }));
+  // More than one access at a time, and a cache that does not answer: what only an attacker's device does.
+  const flood = page.map((at): Operation => ({ op: 'dma', dev, page: at, times: FLOOD }));
+  const hang = fc.boolean().map((on): Operation => ({ op: 'atcHang', dev, on }));
+  return fc.oneof(
+    { weight: 12, arbitrary: dma },
+    { weight: ats ? 4 : 0, arbitrary: translate },
+    { weight: 1, arbitrary: fc.constant<Operation>({ op: 'settle', dev }) },
+    { weight: vm === 0 ? 1 : 0, arbitrary: flood },
+    { weight: vm === 0 && ats ? 1 : 0, arbitrary: hang },
+  );
+};
+
+/** What a guest does in its memory: VM 1 leaves it alone, as one that does not invalidate may read either. */
+function memoryAct(): fc.Arbitrary<Operation> {
+  const { guestMap, guestCd, guestTable } = guestMakers({ ...POOLS, vms: ['vm0'] });
+  return fc.oneof(
+    { weight: 3, arbitrary: guestMap },
+    { weight: 2, arbitrary: guestCd },
+    { weight: 1, arbitrary: guestTable },
+  );
 }
 
-function nestedAlloc({ nested, dev, viommu }: Place): fc.Arbitrary<Operation> {
-  return fc
-    .record({ vste: vsteMode, cd })
-    .map((content): Operation => ({ op: 'nestedAlloc', as: nested, dev, on: viommu, ...content }));
+/** Commands of a guest: through its VMM, or on its own queue. */
+const commandAct = ({ viommu, window }: Place, cmdqv: boolean): fc.Arbitrary<Operation> => {
+  const one = fc.oneof({ weight: 3, arbitrary: guestCommand }, { weight: 1, arbitrary: atsCommand });
+  const invalidate = guestCommands(one).map((commands): Operation => ({ op: 'invalidate', on: viommu, commands }));
+  const { vcmdqStart, vcmdqStop, vcmdqRecover, vcmdqIssue, vcmdqWrite, vcmdqRead } = cmdqvMakers({
+    ...POOLS,
+    windows: [window],
+  });
+  return fc.oneof(
+    { weight: 3, arbitrary: invalidate },
+    ...[vcmdqStart, vcmdqIssue, vcmdqIssue, vcmdqStop, vcmdqRecover, vcmdqWrite, vcmdqRead].map((arbitrary) => ({
+      weight: cmdqv ? 1 : 0,
+      arbitrary,
+    })),
+  );
+};
+
+/** Everything that a VM controls beside its vSTE. In the other run VM 0 does anything else of this in its place. */
+const guestAct = (p: Place, { ats, cmdqv }: Has): fc.Arbitrary<Operation> =>
+  fc.oneof(
+    { weight: 6, arbitrary: deviceAct(p, ats) },
+    { weight: p.vm === 0 ? 3 : 0, arbitrary: memoryAct() },
+    { weight: 3, arbitrary: commandAct(p, cmdqv) },
+  );
+
+/** What a lab has. */
+interface Has {
+  readonly ats: boolean;
+  readonly cmdqv: boolean;
 }
 
 /** A VM starts on an SMMU. Its vSTE is its own; that there is one is the VMM's doing. */
-function bringUp(p: Place): fc.Arbitrary<Pair[]> {
-  const { dev, s2, viommu, nested, vdevice, ioas } = p;
+function bringUp(p: Place, { cmdqv }: Has): fc.Arbitrary<Pair[]> {
+  const { vm, dev, s2, viommu, nested, vdevice, ioas, window, queues } = p;
   return fc
-    .tuple(nestedAlloc(p), nestedAlloc(p))
-    .map(([operation, twin]) => [
-      ...same(
-        { op: 'hwptAlloc', as: s2, dev, ioas, nestParent: true },
-        { op: 'viommuAlloc', as: viommu, dev, parent: s2 },
-        { op: 'vdeviceAlloc', as: vdevice, dev, viommu, vsid: 1 },
-      ),
-      p.vm === 0 ? { operation, twin } : { operation },
-      ...same({ op: 'attach', dev, to: nested }),
-    ]);
+    .record({ one: nestedAlloc(p), other: nestedAlloc(p), ring: goodRing, events: fc.boolean(), vintf: fc.boolean() })
+    .map(({ one, other, ring, events, vintf }) => {
+      const tegra = cmdqv && vintf ? ({ type: 'tegra241-cmdqv' } as const) : {};
+      const queue: Operation[] = [
+        { op: 'mmap', as: window, viommu, vm: `vm${vm}` },
+        { op: 'hwQueueAlloc', as: queues[0] ?? '', viommu, index: 0, ...ring },
+      ];
+      return [
+        ...same(
+          { op: 'hwptAlloc', as: s2, dev, ioas, nestParent: true },
+          { op: 'viommuAlloc', as: viommu, dev, parent: s2, ...tegra },
+          ...(events ? [{ op: 'veventqAlloc' as const, as: p.veventq, viommu, depth: FLOOD }] : []),
+          { op: 'vdeviceAlloc', as: vdevice, dev, viommu, vsid: VSID },
+        ),
+        vm === 0 ? { operation: one, twin: other } : { operation: one },
+        ...same({ op: 'attach', dev, to: nested }, ...(cmdqv && vintf ? queue : [])),
+      ];
+    });
 }
 
-function piece(p: Place): fc.Arbitrary<Pair[]> {
-  const { vm, dev, s2, viommu, nested, vdevice, ioas } = p;
+function piece(p: Place, has: Has): fc.Arbitrary<Pair[]> {
+  const { vm, dev, s2, viommu, nested, vdevice, ioas, window, fault, veventq, queues } = p;
   const fixed = (...operations: readonly Operation[]): fc.Arbitrary<Pair[]> => fc.constant(same(...operations));
-  const dma = fc
-    .record({ at: page, write: fc.boolean() })
-    .map(({ at, write }): Operation => ({ op: 'dma', dev, page: at, write }));
-  const invalidate = fc
-    .array(command, { minLength: 1, maxLength: 3 })
-    .map((commands): Operation => ({ op: 'invalidate', on: viommu, commands }));
-  // A guest that does not invalidate may read old entries, or not: VM 1 leaves its tables alone.
-  const guestMap = fc
-    .record({ space: fc.nat({ max: GUEST_SPACES - 1 }), at: page, to: fc.option<number>(page, { freq: 4 }) })
-    .map(({ space, at, to }): Operation => ({ op: 'guestMap', vm: 'vm0', space, page: at, to }));
+  const destroyed = [...queues].reverse().concat(nested, vdevice, viommu);
   return fc.oneof(
-    { weight: 4, arbitrary: bringUp(p) },
-    { weight: 8, arbitrary: controlled(vm, dma) },
-    { weight: 3, arbitrary: controlled(vm, invalidate) },
-    { weight: vm === 0 ? 3 : 0, arbitrary: controlled(0, guestMap) },
+    { weight: 5, arbitrary: bringUp(p, has) },
+    { weight: 16, arbitrary: controlled(p, guestAct(p, has)) },
     { weight: 2, arbitrary: fixed({ op: 'attach', dev, to: nested }) },
     { weight: 1, arbitrary: fixed({ op: 'attach', dev, to: s2 }) },
     { weight: 1, arbitrary: fixed({ op: 'detach', dev }) },
@@ -114,13 +196,15 @@ function piece(p: Place): fc.Arbitrary<Pair[]> {
         .tuple(page, page)
         .map(([at, from]) => same({ op: 'map', ioas, vm: `vm${vm}`, page: at, from, pages: 1 })),
     },
+    { weight: 1, arbitrary: fixed({ op: 'veventRead', on: veventq }) },
+    { weight: 1, arbitrary: fixed({ op: 'faultQueueAlloc', as: fault, dev }, { op: 'faultRead', on: fault }) },
+    { weight: 1, arbitrary: pasid.map((one) => same({ op: 'pasidAttach', dev, pasid: one, to: ioas })) },
     {
       weight: 1,
       arbitrary: fixed(
+        { op: 'munmap', name: window },
         { op: 'detach', dev },
-        { op: 'destroy', name: nested },
-        { op: 'destroy', name: vdevice },
-        { op: 'destroy', name: viommu },
+        ...destroyed.map((name): Operation => ({ op: 'destroy', name })),
       ),
     },
   );
@@ -129,23 +213,33 @@ function piece(p: Place): fc.Arbitrary<Pair[]> {
 /** Steps of a group have ids of their own. */
 const CHAIN = 32;
 
-/** Cases of two VMs, each with its own /dev/iommu and a device behind each SMMU, and what VM 0 does otherwise. */
+/** Labs of two VMs, each with its own /dev/iommu and a device behind each SMMU. */
+const LABS: LabChoices = {
+  smmus: [SMMUS],
+  devices: [VMS],
+  vms: [VMS],
+  contexts: ['per-vm'],
+  eventsLog2: [EVENTS_LOG2],
+  ats: [false, true],
+  stalls: [false, false, true],
+  pasidBits: [0, 2],
+};
+
+/** Cases of two runs. @throws CaseError for options that ask for another kind of lab */
 export function twinCase(options: CaseOptions = {}): fc.Arbitrary<LabCase> {
-  const group = fc.record({ id: fc.noShrink(fc.nat({ max: 0xffff })), pairs: place.chain(piece) });
+  const among = meet(LABS, options.among ?? {});
+  if (among === null) throw new CaseError('two VMs, each with its own /dev/iommu, are what isolation is about');
   const maxOps = options.maxOps ?? DEFAULT_MAX_OPS;
-  const steps = fc
-    .array(group, { maxLength: maxOps, size: 'max' })
-    .map((groups) =>
-      groups
-        .flatMap(({ id, pairs }) => pairs.map((pair, i): CaseStep => ({ id: id * CHAIN + i, ...pair })))
-        .slice(0, maxOps),
-    );
-  const config = labConfig(options).map((one) => ({
-    ...one,
-    smmus: SMMUS,
-    devices: VMS,
-    vms: VMS,
-    contexts: 'per-vm' as const,
-  }));
-  return fc.record({ config, steps });
+  return labConfig({ ...options, among }).chain((config) => {
+    const has = { ats: config.ats === true, cmdqv: config.preset === 'grace' };
+    const group = fc.record({ id: fc.noShrink(fc.nat({ max: 0xffff })), pairs: place.chain((p) => piece(p, has)) });
+    const steps = fc
+      .array(group, { maxLength: maxOps, size: 'max' })
+      .map((groups) =>
+        groups
+          .flatMap(({ id, pairs }) => pairs.map((pair, i): CaseStep => ({ id: id * CHAIN + i, ...pair })))
+          .slice(0, maxOps),
+      );
+    return fc.record({ config: fc.constant(config), steps });
+  });
 }
