@@ -21,6 +21,8 @@ interface Lane {
   readonly properties: readonly string[];
   readonly score: Score;
   readonly ops: number[];
+  /** Sum of them. */
+  total: number;
   readonly apart: [number, string][];
 }
 
@@ -35,19 +37,27 @@ class Campaign {
   readonly #task: Task;
   readonly #pool: Pool;
   readonly #progress: (k: number) => void;
+  readonly #maxOps: number;
   readonly coverage = new Coverage();
   lanes: readonly Lane[] = [];
 
-  constructor(task: Task, pool: Pool, progress: (k: number) => void) {
+  constructor(task: Task, pool: Pool, progress: (k: number) => void, maxOps: number) {
     this.#task = task;
     this.#pool = pool;
     this.#progress = progress;
+    this.#maxOps = maxOps;
   }
 
   /** Names of properties that are not broken. */
   get #whole(): string[] {
     const broken = this.lanes.flatMap(({ score }) => score.reports.filter(({ ok }) => !ok).map(({ name }) => name));
     return this.#task.properties.filter((name) => !broken.includes(name));
+  }
+
+  /** No run is to be made any more. */
+  get #over(): boolean {
+    const [first] = this.lanes;
+    return this.#whole.length === 0 || (first !== undefined && first.total >= this.#maxOps);
   }
 
   async run(): Promise<void> {
@@ -63,7 +73,7 @@ class Campaign {
       const { first, count } = asked.block;
       const last = await this.#take(first, made, scanned.lines);
       this.coverage.add(last === made ? scanned.coverage : await this.#coverageOf({ first, count: last }));
-      if (this.#whole.length === 0) return;
+      if (this.#over) return;
       if (made < count) queue.unshift(this.#ask({ first: first + made, count: count - made }));
     }
   }
@@ -84,20 +94,27 @@ class Campaign {
   /** Counts runs; gives how many, up to the one in which the last property was broken. */
   async #take(first: number, made: number, lines: Scanned['lines']): Promise<number> {
     if (this.lanes.length === 0)
-      this.lanes = lines.map(({ properties }) => ({ properties, score: new Score(properties), ops: [], apart: [] }));
+      this.lanes = lines.map(({ properties }) => ({
+        properties,
+        score: new Score(properties),
+        ops: [],
+        total: 0,
+        apart: [],
+      }));
     for (let at = 0; at < made; at++) {
       for (const [l, lane] of this.lanes.entries()) {
         const record = lines[l]?.records[at];
         if (record !== undefined) await this.#count(lane, first + at, record);
       }
       this.#progress(first + at);
-      if (this.#whole.length === 0) return at + 1;
+      if (this.#over) return at + 1;
     }
     return made;
   }
 
   async #count(lane: Lane, k: number, record: RunRecord): Promise<void> {
     lane.ops.push(record.ops);
+    lane.total += record.ops;
     if (record.apart !== undefined) lane.apart.push([k, record.apart]);
     const broken = lane.score.take(record);
     for (const property of broken) {
@@ -114,15 +131,20 @@ const trailOf = ({ properties, ops, apart }: Lane): Trail => ({
   ...(apart.length === 0 ? {} : { apart }),
 });
 
-/** Makes all runs of a task. progress: told of each run of the shard, in order. */
+/**
+ * Makes all runs of a task.
+ * @param progress told of each run of the shard, in order
+ * @param maxOps no run is made after so many operations of the properties that share their cases
+ */
 export async function campaign(
   task: Task,
   pool: Pool,
   tell: Teller,
   version: string,
   progress: (k: number) => void,
+  maxOps = Number.POSITIVE_INFINITY,
 ): Promise<CampaignReport> {
-  const made = new Campaign(task, pool, progress);
+  const made = new Campaign(task, pool, progress, maxOps);
   await made.run();
   const reports = new Map(made.lanes.flatMap(({ score }) => score.reports.map((report) => [report.name, report])));
   const properties = task.properties.flatMap((name) => {
