@@ -119,6 +119,19 @@ export interface Caps extends Readonly<Record<Flag, boolean>>, Readonly<Record<C
   readonly registers: RegisterValues;
 }
 
+/** A function of what an SMMU can do, worked out once for each. */
+export function perCaps<T>(make: (caps: Caps) => T): (caps: Caps) => T {
+  const known = new WeakMap<Caps, { readonly value: T }>();
+  return (caps) => {
+    let found = known.get(caps);
+    if (found === undefined) {
+      found = { value: make(caps) };
+      known.set(caps, found);
+    }
+    return found.value;
+  };
+}
+
 /** What was decoded lately, by register values: labs are made by the thousand from a handful of SMMUs. */
 const decoded = new Map<string, Caps>();
 const MOST_DECODED = 256;

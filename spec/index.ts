@@ -19,6 +19,7 @@ export * from './legality/rule.ts';
 export * from './legality/ste.ts';
 export * from './linux-used.ts';
 export * from './pri.ts';
+export * from './record-memo.ts';
 export * from './registers.ts';
 export * from './sizes.ts';
 export * from './ste.ts';

@@ -9,10 +9,11 @@
  * - bits 55:52 of S2TTB, RES0 without VMSAv9-128, count as address bits: set, they make the STE ILLEGAL;
  * - split-stage ATS is checked whether or not CR0.ATSCHK lets it take effect.
  */
-import { ADDRESS_BITS, type Caps } from '../caps.ts';
+import { ADDRESS_BITS, type Caps, perCaps } from '../caps.ts';
 import type { Granule, Level } from '../descriptors.ts';
 import { IDR0 } from '../id-registers.ts';
 import { slotValue, type Words } from '../layout.ts';
+import { RecordMemo } from '../record-memo.ts';
 import {
   effectivePS,
   granuleSupported,
@@ -475,5 +476,9 @@ export function steProblems(words: Words, caps?: Caps): Problem[] {
 
 /** The first rule that an STE breaks: the SMMU's own question. Allocates nothing for a legal STE. V is not looked at. */
 export function firstSteProblem(words: Words, caps?: Caps): Problem | undefined {
-  return firstProblemOf(STE_RULES, words, caps);
+  return caps === undefined ? firstProblemOf(STE_RULES, words, caps) : firstProblems(caps).of(words);
 }
+
+const firstProblems = perCaps(
+  (caps) => new RecordMemo<Problem | undefined>(STE.bytes / 4, (words) => firstProblemOf(STE_RULES, words, caps)),
+);

@@ -168,6 +168,12 @@ export class Memory {
     return this.store64(hi, lo, newHi, newLo) ? Exchange.Done : Exchange.Abort;
   }
 
+  /** A copy of the 4 KiB that (hi, lo) lies in, as 32-bit words; undefined outside memory. */
+  page(hi: number, lo: number): Int32Array | undefined {
+    const view = this.#storage(hi, lo & ~0xfff, false);
+    return view?.slice(this.#at, this.#at + 0x400);
+  }
+
   /** Word index of the last {@link #writable} inside the view it returned. */
   #at = 0;
 

@@ -89,19 +89,24 @@ export class Candidates {
       visit(scratch);
       return true;
     }
-    const varying: { readonly qword: number; readonly values: readonly Value[] }[] = [];
+    const varying: number[] = [];
+    const choices: Value[][] = [];
     let count = 1;
     for (let qword = 0; qword < this.#qwords.length; qword++) {
-      const values = distinct(this.#qwords[qword] as Value[], since);
+      const values = this.#qwords[qword] as Value[];
       if (values.length < 2) continue;
-      varying.push({ qword, values });
-      count *= values.length;
+      const several = distinct(values, since);
+      if (several.length < 2) continue;
+      varying.push(qword);
+      choices.push(several);
+      count *= several.length;
       if (count > MAX_IMAGES) return false;
     }
     for (let n = 0; n < count; n++) {
       let rest = n;
-      for (const { qword, values } of varying) {
-        put(scratch, qword, values[rest % values.length]);
+      for (let i = 0; i < varying.length; i++) {
+        const values = choices[i] as Value[];
+        put(scratch, varying[i] as number, values[rest % values.length]);
         rest = Math.floor(rest / values.length);
       }
       visit(scratch);
@@ -112,9 +117,13 @@ export class Candidates {
 
 function distinct(values: readonly Value[], since: number): Value[] {
   const out: Value[] = [];
-  for (const value of values)
-    if (value.until > since && !out.some(({ hi, lo }) => hi === value.hi && lo === value.lo)) out.push(value);
+  for (const value of values) if (value.until > since && !has(out, value)) out.push(value);
   return out;
+}
+
+function has(values: readonly Value[], { hi, lo }: Value): boolean {
+  for (const value of values) if (value.hi === hi && value.lo === lo) return true;
+  return false;
 }
 
 function put(words: Words, qword: number, value: Value | undefined): void {

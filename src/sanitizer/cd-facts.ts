@@ -7,6 +7,8 @@ import {
   cdUsed,
   firstCdProblem,
   type Problem,
+  perCaps,
+  RecordMemo,
   type StreamWorld,
   slotValue,
   type Words,
@@ -18,43 +20,50 @@ const ASID = CD.slot('ASID');
 
 /** Fields that decide which fields are used. */
 const CONTROL = CD.mask(['V', 'EPD0', 'EPD1', 'AA64', 'HA', 'PIE', 'TG0', 'TG1', 'HAD0', 'HAD1']);
-const CONTROL_WORDS = [...CONTROL.keys()].filter((i) => CONTROL[i] !== 0);
 
 /** What TLB entries do not hold of a CD (5.4.1): changing it needs no TLB invalidation. ASID and ASET are the tag. */
 const NOT_CACHED = CD.mask(['V', 'A', 'R', 'S', 'PARTID', 'PMG', 'ASID', 'ASET']);
 
 const NO_SAFE = CD.zero();
 
-/** Judges the CDs of one SMMU. */
+/** Judges the CDs of SMMUs that can do the same. */
 export class CdFacts {
+  /** Those of an SMMU. */
+  static readonly of = perCaps((caps) => new CdFacts(caps));
   readonly caps: Caps;
-  readonly #used = new Map<string, Words>();
+  readonly #views = new Map<string, CdView>();
 
-  constructor(caps: Caps) {
+  private constructor(caps: Caps) {
     this.caps = caps;
   }
 
   /** As a stream with this STE sees its CDs. */
   through(ste: Words, e2h: boolean): CdView {
-    const context = { ...cdContext(ste, this.caps, e2h) };
-    return new CdView(this.caps, context, this.#used);
+    const context = cdContext(ste, this.caps, e2h);
+    const key = Object.values(context).join(' ');
+    let view = this.#views.get(key);
+    if (view === undefined) {
+      view = new CdView(this.caps, context);
+      this.#views.set(key, view);
+    }
+    return view;
   }
 }
 
 /** The CDs of an SMMU in the context of an STE. */
 export class CdView implements RecordFacts {
   readonly world: StreamWorld | undefined;
-  readonly #caps: Caps;
-  readonly #context: CdContext;
-  readonly #masks: Map<string, Words>;
-  readonly #key: string;
+  readonly #used: RecordMemo<Words>;
+  readonly #problems: RecordMemo<Problem | undefined>;
+  readonly #cachedKeys: RecordMemo<string>;
+  readonly #control = CD.zero();
 
-  constructor(caps: Caps, context: CdContext, masks: Map<string, Words>) {
-    this.#caps = caps;
-    this.#context = context;
-    this.#masks = masks;
+  constructor(caps: Caps, context: CdContext) {
     this.world = context.streamWorld;
-    this.#key = `${context.streamWorld} ${context.S1PIE} ${context.S1MPAM} `;
+    const words = CD.bytes / 4;
+    this.#used = new RecordMemo(words, (cd) => cdUsed(cd, caps, context));
+    this.#problems = new RecordMemo(words, (cd) => firstCdProblem(cd, caps, context));
+    this.#cachedKeys = new RecordMemo(words, (cd) => this.#cachedKey(cd));
   }
 
   valid(words: Words): boolean {
@@ -62,14 +71,9 @@ export class CdView implements RecordFacts {
   }
 
   used(words: Words): Words {
-    let key = this.#key;
-    for (const i of CONTROL_WORDS) key += `${((words[i] ?? 0) & (CONTROL[i] ?? 0)) >>> 0},`;
-    let used = this.#masks.get(key);
-    if (used === undefined) {
-      used = cdUsed(words, this.#caps, this.#context);
-      this.#masks.set(key, used);
-    }
-    return used;
+    const control = this.#control;
+    for (let i = 0; i < control.length; i++) control[i] = (words[i] ?? 0) & (CONTROL[i] ?? 0);
+    return this.#used.of(control);
   }
 
   safe(): Words {
@@ -77,7 +81,7 @@ export class CdView implements RecordFacts {
   }
 
   problem(words: Words): Problem | undefined {
-    return firstCdProblem(words, this.#caps, this.#context);
+    return this.#problems.of(words);
   }
 
   /** ASID of an image; -1: the StreamWorld has none. */
@@ -87,6 +91,10 @@ export class CdView implements RecordFacts {
 
   /** What TLB entries may hold of the configuration. */
   cachedKey(words: Words): string {
+    return this.#cachedKeys.of(words);
+  }
+
+  #cachedKey(words: Words): string {
     const used = this.used(words);
     let key = '';
     for (let i = 0; i < words.length; i++)

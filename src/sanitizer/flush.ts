@@ -98,27 +98,34 @@ export function flushOf(words: Words, caps: Caps, vintfVmid: number): Flush | un
   const [scope, name] = found;
   const vmid = vintfVmid >= 0 ? vintfVmid : caps.S2P && WITH_VMID.has(scope) ? slotValue(words, VMID) : 0;
   const asid = WITH_ASID.has(scope) ? slotValue(words, ASID) : 0;
-  const common = {
+  const flush = {
     scope,
     name,
     VMID: vmid,
     ASID: asid,
+    first: 0,
+    end: EVERYTHING,
+    leaf: false,
+    level: 0,
+    granule: 0,
     void: vmid >= 2 ** caps.vmidBits || asid >= 2 ** caps.asidBits,
+    misaligned: false,
   };
-  if (!BY_ADDRESS.has(scope))
-    return { ...common, first: 0, end: EVERYTHING, leaf: false, level: 0, granule: 0, misaligned: false };
+  if (!BY_ADDRESS.has(scope)) return flush;
   const mask = scope === 's2-ipa' ? IPA : VA;
   const at = Math.floor(unitOf((words[3] ?? 0) & (mask[3] ?? 0), (words[2] ?? 0) & (mask[2] ?? 0)) / UNITS);
-  const leaf = slotValue(words, LEAF) === 1;
+  flush.first = at;
+  flush.end = at + 1;
+  flush.leaf = slotValue(words, LEAF) === 1;
   const tg = caps.RIL ? slotValue(words, TG) : 0;
-  if (tg === 0) return { ...common, first: at, end: at + 1, leaf, level: 0, granule: 0, misaligned: false };
-  const granule = GRANULES[tg] ?? 0;
-  const level = effectiveTtl(slotValue(words, TTL), tg, caps);
+  if (tg === 0) return flush;
+  flush.granule = GRANULES[tg] ?? 0;
+  flush.level = effectiveTtl(slotValue(words, TTL), tg, caps);
   const pages = (slotValue(words, NUM) + 1) * 2 ** effectiveScale(slotValue(words, SCALE), caps);
-  const length = pages * 2 ** (granule - PAGE_LOG2);
-  const aligned = level === 0 ? granule : granule + (3 - level) * (STRIDES[tg] ?? 0);
-  const misaligned = at % 2 ** (aligned - PAGE_LOG2) !== 0;
-  return { ...common, first: at, end: at + length, leaf, level, granule, misaligned };
+  flush.end = at + pages * 2 ** (flush.granule - PAGE_LOG2);
+  const aligned = flush.granule + (flush.level === 0 ? 0 : (3 - flush.level) * (STRIDES[tg] ?? 0));
+  flush.misaligned = at % 2 ** (aligned - PAGE_LOG2) !== 0;
+  return flush;
 }
 
 /** A broadcast by a CPU as an invalidation; undefined for one of no kind that is followed. */

@@ -75,16 +75,10 @@ export class Pages {
   #page(number: number): Page {
     let page = this.#pages.get(number);
     if (page === undefined) {
-      page = { shadow: this.#snapshot(number), regions: [] };
+      page = { shadow: this.#peek.page(number), regions: [] };
       this.#pages.set(number, page);
     }
     return page;
-  }
-
-  #snapshot(number: number): Int32Array {
-    const shadow = new Int32Array(2 * PAGE_UNITS);
-    this.#peek.block(number * PAGE_UNITS, PAGE_UNITS, shadow);
-    return shadow;
   }
 
   /** What the watched page of a unit holds, as halves, low half first; null while that is not known. */
@@ -123,7 +117,7 @@ export class Pages {
   compare(number: number, page: Page, from: number, to: number, bytes: number): void {
     const base = number * PAGE_UNITS;
     const known = page.shadow !== null;
-    page.shadow ??= this.#snapshot(number);
+    page.shadow ??= this.#peek.page(number);
     const { shadow } = page;
     for (let unit = from; unit <= to; unit++) {
       const at = 2 * (unit - base);

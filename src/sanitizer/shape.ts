@@ -7,6 +7,8 @@ import {
   GEOMETRY,
   type Granule,
   MAX_CONCATENATION_LOG2,
+  perCaps,
+  RecordMemo,
   type Slot,
   STE,
   s2StartLevel,
@@ -202,7 +204,13 @@ const HALVES = [
 const INPUT_PAGES = 2 ** 52;
 
 /** The stage 1 tables of a CD. `oneTtb`: the StreamWorld has TTB0 only. */
-export function shapesOfCd(cd: Words, caps: Caps, oneTtb: boolean): Shape[] {
+export const shapesOfCd = (cd: Words, caps: Caps, oneTtb: boolean): readonly Shape[] =>
+  (oneTtb ? oneTable : twoTables)(caps).of(cd);
+
+const oneTable = perCaps((caps) => new RecordMemo(CD.bytes / 4, (cd) => decodeCd(cd, caps, true)));
+const twoTables = perCaps((caps) => new RecordMemo(CD.bytes / 4, (cd) => decodeCd(cd, caps, false)));
+
+function decodeCd(cd: Words, caps: Caps, oneTtb: boolean): readonly Shape[] {
   const out: Shape[] = [];
   if (!on(cd, AA64)) return out;
   for (const [index, half] of HALVES.entries()) {

@@ -15,7 +15,7 @@ import { type Maintenance, maintenanceOf } from './commands.ts';
 import { type Context, hex } from './context.ts';
 import { type Flush, flushOfBroadcast } from './flush.ts';
 import { type Pending, Queues } from './queues.ts';
-import { PAGE_LOG2, type Shape, shapeOfSte, shapesOfCd } from './shape.ts';
+import { PAGE_LOG2, type Shape, shapesOfCd } from './shape.ts';
 import type { Blame, Removal, Tag } from './stale.ts';
 import { Stalled } from './stalls.ts';
 import { SteFacts, type Use } from './ste-facts.ts';
@@ -119,8 +119,8 @@ export class SmmuState {
       flushedElsewhere: (vmid) => neighbours.flushedElsewhere(smmu.name, vmid),
     });
     this.asids = new Asids(context, smmu.name, () => '');
-    this.cds = new Cds(context, view, new CdFacts(smmu.caps), this.asids);
-    this.streams = new Streams(context, view, new SteFacts(smmu.caps), (stream, before, after, consumed) =>
+    this.cds = new Cds(context, view, CdFacts.of(smmu.caps), this.asids);
+    this.streams = new Streams(context, view, SteFacts.of(smmu.caps), (stream, before, after, consumed) =>
       this.#usesChanged(stream, before, after, consumed),
     );
     this.boot = new Boot(context, view);
@@ -161,10 +161,8 @@ export class SmmuState {
 
   #stage2(uses: readonly Use[]): TableUse[] {
     const out: TableUse[] = [];
-    for (const { s2, words, VMID, world } of uses) {
-      const shape = s2 ? shapeOfSte(words, this.smmu.caps) : undefined;
-      if (shape !== undefined) out.push({ shape, tag: { smmu: this.name, stage: 2, world, VMID, ASID: -1 } });
-    }
+    for (const { table, VMID, world } of uses)
+      if (table !== undefined) out.push({ shape: table, tag: { smmu: this.name, stage: 2, world, VMID, ASID: -1 } });
     return out;
   }
 

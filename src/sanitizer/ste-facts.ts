@@ -3,6 +3,8 @@ import {
   type Caps,
   firstSteProblem,
   type Problem,
+  perCaps,
+  RecordMemo,
   STE,
   type StreamWorld,
   s1Enabled,
@@ -14,6 +16,7 @@ import {
   type Words,
 } from '../../spec/index.ts';
 import { inPlace } from '../hw/in-place.ts';
+import { type Shape, shapeOfSte } from './shape.ts';
 import { unitOf } from './units.ts';
 
 const V = STE.slot('V');
@@ -43,7 +46,6 @@ const CONTROL = STE.mask([
   'S2POE',
   'S2DS',
 ]);
-const CONTROL_WORDS = [...CONTROL.keys()].filter((i) => CONTROL[i] !== 0);
 
 /** Stage 2 fields that TLB entries may hold (5.2.1), without the tag itself and S2PTW, which only nested streams use. */
 const S2_CACHED = STE.mask([
@@ -114,6 +116,8 @@ export interface Use {
   readonly s2: boolean;
   /** What TLB entries may hold of the stage 2 configuration; '' without stage 2. */
   readonly s2key: string;
+  /** The stage 2 table; undefined without stage 2, and for formats that are not followed. */
+  readonly table: Shape | undefined;
   /** S2PTW of a nested image, else -1. */
   readonly ptw: number;
   /** The host's CD table: stage 1 alone. Null: none, or the VM's. */
@@ -128,25 +132,29 @@ const LEAF_LOG2 = [0, 6, 10, 0] as const;
 const CD_LOG2 = 6;
 const L1CD_LOG2 = 3;
 
-/** Judges the STEs of one SMMU. */
+/** Judges the STEs of SMMUs that can do the same. */
 export class SteFacts {
+  /** Those of an SMMU. */
+  static readonly of = perCaps((caps) => new SteFacts(caps));
   readonly caps: Caps;
-  readonly #used = new Map<string, Words>();
+  readonly #used: RecordMemo<Words>;
+  readonly #uses: RecordMemo<Use | undefined>;
+  readonly #usesE2h: RecordMemo<Use | undefined>;
+  readonly #control = STE.zero();
 
-  constructor(caps: Caps) {
+  private constructor(caps: Caps) {
     this.caps = caps;
+    const words = STE.bytes / 4;
+    this.#used = new RecordMemo(words, (ste) => steUsed(ste, caps));
+    this.#uses = new RecordMemo(words, (ste) => this.#use(ste, false));
+    this.#usesE2h = new RecordMemo(words, (ste) => this.#use(ste, true));
   }
 
   /** Ones in the bits that hardware uses of an image. */
   used(words: Words): Words {
-    let key = '';
-    for (const i of CONTROL_WORDS) key += `${((words[i] ?? 0) & (CONTROL[i] ?? 0)) >>> 0},`;
-    let used = this.#used.get(key);
-    if (used === undefined) {
-      used = steUsed(words, this.caps);
-      this.#used.set(key, used);
-    }
-    return used;
+    const control = this.#control;
+    for (let i = 0; i < control.length; i++) control[i] = (words[i] ?? 0) & (CONTROL[i] ?? 0);
+    return this.#used.of(control);
   }
 
   /** Bits whose order of change does not matter between two images: MEV, EATS[0] while nothing splits or stalls. */
@@ -166,6 +174,10 @@ export class SteFacts {
 
   /** How a stream translates by an image; undefined if it does not. */
   use(words: Words, e2h: boolean): Use | undefined {
+    return (e2h ? this.#usesE2h : this.#uses).of(words);
+  }
+
+  #use(words: Words, e2h: boolean): Use | undefined {
     if (slotValue(words, V) === 0) return undefined;
     const world = streamWorld(words, this.caps, e2h);
     // Nothing is ever translated by an ILLEGAL STE.
@@ -174,12 +186,13 @@ export class SteFacts {
     const s2 = s2Enabled(words);
     const VMID = vmidUsed(words, this.caps) ? slotValue(words, S2VMID) : -1;
     const s2key = s2 ? this.#s2key(words) : '';
+    const table = s2 ? shapeOfSte(words, this.caps) : undefined;
     const ptw = s1 && s2 ? slotValue(words, S2PTW) : -1;
     const cds = s1 && !s2 ? this.#cdRoot(words) : null;
     const eats = this.caps.ATS ? slotValue(words, EATS) : 0;
     const root = cds === null ? '' : `${cds.unit}/${cds.leafLog2}/${cds.max}`;
     const key = `${world} ${VMID} ${+s1}${+s2} ${s2key} ${ptw} ${root} ${eats}`;
-    return { key, VMID, world, s1, s2, s2key, ptw, cds, EATS: eats, words: words.slice() };
+    return { key, VMID, world, s1, s2, s2key, table, ptw, cds, EATS: eats, words: words.slice() };
   }
 
   #s2key(words: Words): string {

@@ -238,18 +238,20 @@ export class Streams implements Sink {
   }
 
   #recompute(stream: Stream, consumed: number): void {
-    const uses = new Map<string, Use>();
+    const uses: Use[] = [];
     const e2h = this.#smmu.regs.E2H;
     const add = (image: Words): void => {
       const use = this.facts.use(image, e2h);
-      if (use !== undefined) uses.set(use.key, use);
+      if (use === undefined) return;
+      const at = uses.findIndex(({ key }) => key === use.key);
+      uses[at < 0 ? uses.length : at] = use;
     };
     if (!stream.candidates.images(0, this.#scratch, add)) {
       this.#context.capped(`images of STE ${hex(stream.sid)}`);
       add(stream.candidates.newest(this.#scratch));
     }
     stream.memoryVmid = this.facts.use(stream.candidates.newest(this.#scratch), e2h)?.VMID ?? -1;
-    this.#setUses(stream, [...uses.values()], consumed);
+    this.#setUses(stream, uses, consumed);
   }
 
   #setUses(stream: Stream, uses: readonly Use[], consumed: number): void {

@@ -49,17 +49,10 @@ export class Peek {
     return here;
   }
 
-  /** Reads `count` units into halves, low half first, as far as memory goes; what lies outside reads as 0. */
-  block(unit: number, count: number, into: Int32Array): void {
-    const memory = this.#memory;
-    const { hi, lo } = memory;
-    for (let i = 0; i < count; i++) {
-      const here = memory.load64(unitHi(unit + i) | 0, unitLo(unit + i) | 0);
-      into[2 * i] = here ? memory.lo : 0;
-      into[2 * i + 1] = here ? memory.hi : 0;
-    }
-    memory.hi = hi;
-    memory.lo = lo;
+  /** What a page of 4 KiB holds, as halves, low half first; zeros outside memory. */
+  page(number: number): Int32Array {
+    const unit = number * PAGE_UNITS;
+    return this.#memory.page(unitHi(unit) | 0, unitLo(unit) | 0) ?? new Int32Array(2 * PAGE_UNITS);
   }
 
   /** Reads `words.length / 2` units into a record; false if one lies outside memory. */
