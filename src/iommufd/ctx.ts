@@ -8,6 +8,7 @@ import type { IoasObject } from './ioas.ts';
 import { MmapSpace } from './mmap.ts';
 import { ObjectTable } from './object-table.ts';
 import { PinAccount } from './pages.ts';
+import { type IommufdParts, iommufdParts } from './parts.ts';
 import type { Process } from './process.ts';
 import { NO_MEMORY, PAGE_SIZE } from './process.ts';
 
@@ -21,6 +22,8 @@ export interface ContextOptions {
   readonly process?: Process;
   /** How a vIOMMU holds its physical IOMMU. Default 'raw', as Linux 7.2. */
   readonly iommuHold?: HoldPolicyName;
+  /** Steps that are replaced. Default: as shipped. */
+  readonly parts?: IommufdParts;
   /** Default 'none'. */
   readonly quirks?: Quirks;
   /** Huge page size of a kernel built with transparent huge pages; default: built without, as the recorded one. */
@@ -64,7 +67,7 @@ export class IommufdCtx {
     this.process = options.process ?? { memory: NO_MEMORY };
     this.objects = new ObjectTable(this.kernel);
     this.files = new FileTable(this.kernel, this.process.maxFd ?? 1023);
-    this.mmaps = new MmapSpace(this.kernel);
+    this.mmaps = new MmapSpace(this.kernel, options.parts ?? iommufdParts());
     this.pins = new PinAccount(this.process);
     this.iommuHold = options.iommuHold ?? 'raw';
     this.quirks = options.quirks ?? 'none';

@@ -10,6 +10,7 @@ export type { EventFile, PollState } from './files.ts';
 export { type HoldPolicyName, type HoldReport, removeIommu } from './hold.ts';
 export type { MmapRequest, Vma } from './mmap.ts';
 export type { IommufdObject, ObjectType } from './object.ts';
+export { type IommufdParts, iommufdParts } from './parts.ts';
 export {
   type Capability,
   type LockedPages,

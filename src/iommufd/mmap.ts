@@ -5,6 +5,7 @@ import type { Pa } from '../hw/bus.ts';
 import { fail } from './errors.ts';
 import { DisjointIntervals, type Interval, spans } from './intervals.ts';
 import type { IommufdObject } from './object.ts';
+import type { IommufdParts } from './parts.ts';
 import { PAGE_SIZE } from './process.ts';
 
 /** One mappable range: offsets [start, last] of the iommufd file show physical pages from `pa` on. */
@@ -32,12 +33,14 @@ export class Vma {
   readonly length: bigint;
   #open = 1;
   readonly #owner: IommufdObject;
+  readonly #hold: IommufdParts['mmapHold'];
   readonly #put: () => void;
 
-  constructor(pa: Pa, length: bigint, owner: IommufdObject, put: () => void) {
+  constructor(pa: Pa, length: bigint, owner: IommufdObject, hold: IommufdParts['mmapHold'], put: () => void) {
     this.pa = pa;
     this.length = length;
     this.#owner = owner;
+    this.#hold = hold;
     this.#put = put;
   }
 
@@ -49,7 +52,7 @@ export class Vma {
   /** A copy by fork. */
   fork(): void {
     this.#owner.use('mmap');
-    this.#owner.users++;
+    this.#hold.get(this.#owner);
     this.#open++;
   }
 
@@ -57,7 +60,7 @@ export class Vma {
   close(): void {
     if (this.#open === 0) throw new Error('the mapping is gone');
     this.#open--;
-    this.#owner.users--;
+    this.#hold.put(this.#owner);
     if (this.#open === 0) this.#put();
   }
 }
@@ -65,10 +68,12 @@ export class Vma {
 /** The offset space of one context. */
 export class MmapSpace {
   readonly #kernel: Kernel;
+  readonly #hold: IommufdParts['mmapHold'];
   readonly #regions = new DisjointIntervals<bigint, Region>();
 
-  constructor(kernel: Kernel) {
+  constructor(kernel: Kernel, { mmapHold }: IommufdParts) {
     this.#kernel = kernel;
+    this.#hold = mmapHold;
   }
 
   get size(): number {
@@ -106,8 +111,8 @@ export class MmapSpace {
     if (region === undefined || region.owner.users === 0) fail('ENXIO', `no region at offset 0x${offset.toString(16)}`);
     if (region.start !== offset || region.last !== offset + length - 1n)
       fail('ENXIO', 'offset and length are not exactly those of a region');
-    region.owner.users++;
+    this.#hold.get(region.owner);
     get();
-    return new Vma(region.pa, length, region.owner, put);
+    return new Vma(region.pa, length, region.owner, this.#hold, put);
   }
 }

@@ -16,7 +16,7 @@ import type { Firmware } from '../hw/bus.ts';
 import type { Endpoint } from '../hw/endpoint.ts';
 import type { Machine } from '../hw/machine.ts';
 import type { Observer } from '../hw/observer.ts';
-import { IommufdContext, type UserMemory, VfioDevice } from '../iommufd/index.ts';
+import { IommufdContext, type IommufdParts, type UserMemory, VfioDevice } from '../iommufd/index.ts';
 import { FIRST_DATA_PAGE, Guest } from './guest.ts';
 import { CaseError, type LabConfig, labMachine } from './lab-config.ts';
 import { LabHypervisor, TENANT, VmidLedger } from './ledger.ts';
@@ -43,6 +43,8 @@ export interface LabExtras {
   readonly parts?: DriverExtras['parts'];
   /** Replaces parts of the iommu core. */
   readonly coreParts?: CoreParts;
+  /** Replaces parts of iommufd. */
+  readonly iommufdParts?: IommufdParts;
   readonly kernel?: LocalKernelOptions;
   /** Called with the kernel before anything runs on it: to listen, to plan failures, to act at points. */
   readonly withKernel?: (kernel: LocalKernel, machine: Machine) => void;
@@ -209,6 +211,7 @@ export class Lab {
         file: (fd: number) => guests.find((guest) => guest.fd === fd)?.file,
       },
       ...(config.iommuHold === undefined ? {} : { iommuHold: config.iommuHold }),
+      ...(extras.iommufdParts === undefined ? {} : { parts: extras.iommufdParts }),
     };
     const ctx = new IommufdContext(options);
     const contexts = [ctx, ...Array.from({ length: count - 1 }, () => new IommufdContext(options))];

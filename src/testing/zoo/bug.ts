@@ -7,6 +7,7 @@ import type { CoreParts } from '../../driver/iommu/parts.ts';
 import { coreParts } from '../../driver/iommu/parts.ts';
 import type { LocalKernel } from '../../driver/local-kernel.ts';
 import type { Machine } from '../../hw/machine.ts';
+import { type IommufdParts, iommufdParts } from '../../iommufd/index.ts';
 import { CaseError, type LabConfig, type LabExtras, type LabPreset } from '../lab.ts';
 
 /** An object whose members may be replaced. */
@@ -20,6 +21,8 @@ export interface BugParts {
   readonly driver: Replaceable<DriverParts>;
   /** Steps of the iommu core at which it calls the driver. */
   readonly core: Replaceable<CoreParts>;
+  /** Steps of iommufd. */
+  readonly iommufd: Replaceable<IommufdParts>;
 }
 
 /** See the module comment. A module for `smmulab check --bug` exports one as its default. */
@@ -50,9 +53,11 @@ function applied(bug: Bug, parts: BugParts): void {
 export function infected(bug: Bug, extras: LabExtras = {}): LabExtras {
   let place: { readonly kernel: LocalKernel; readonly machine: Machine } | undefined;
   const core: Replaceable<CoreParts> = { ...(extras.coreParts ?? coreParts()) };
+  const iommufd: Replaceable<IommufdParts> = { ...(extras.iommufdParts ?? iommufdParts()) };
   return {
     ...extras,
     coreParts: core,
+    iommufdParts: iommufd,
     withKernel: (kernel, machine) => {
       place = { kernel, machine };
       extras.withKernel?.(kernel, machine);
@@ -61,7 +66,8 @@ export function infected(bug: Bug, extras: LabExtras = {}): LabExtras {
       const driver = { ...(extras.parts?.(shipped) ?? shipped) };
       if (place === undefined) throw new Error('a lab makes its kernel before its driver');
       Object.assign(core, extras.coreParts ?? coreParts());
-      applied(bug, { ...place, driver, core });
+      Object.assign(iommufd, extras.iommufdParts ?? iommufdParts());
+      applied(bug, { ...place, driver, core, iommufd });
       return driver;
     },
   };
