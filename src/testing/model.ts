@@ -230,6 +230,14 @@ export class VmidModel {
     return this.#tag(target, this.#smmu(dev));
   }
 
+  /** Whose VMID the commands of a vIOMMU carry; null: there is none of that name. */
+  tagOfViommu(name: string): string | null {
+    const viommu = this.#viommus.get(name);
+    if (viommu === undefined) return null;
+    if (this.policy === 'at-domain-alloc') return viommu.parent.key;
+    return this.policy === 'external' ? `vm of ${viommu.parent.key}` : viommu.key;
+  }
+
   /** IO address space that a device reaches, with a PASID or without; null: none. */
   ioasOf(dev: string, pasid?: number): string | null {
     const target = this.#reached(dev, pasid);

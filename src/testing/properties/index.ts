@@ -1,9 +1,12 @@
 /** All properties that `smmulab check` runs. */
 import type { Property } from '../property.ts';
+import { adoptedKept } from './adopted-kept.ts';
 import { dmaContained } from './dma-contained.ts';
 import { failureChangesNothing } from './failure-changes-nothing.ts';
 import { guestCommands } from './guest-commands.ts';
+import { guestTables } from './guest-tables.ts';
 import { hitless } from './hitless.ts';
+import { iommuHeld } from './iommu-held.ts';
 import { isolation } from './isolation.ts';
 import { nothingLeft } from './nothing-left.ts';
 import { rulesKept } from './rules-kept.ts';
@@ -21,17 +24,23 @@ export const PROPERTIES: readonly Property[] = [
   failureChangesNothing,
   dmaContained,
   guestCommands,
+  guestTables,
   hitless,
   vcmdqConfined,
+  adoptedKept,
+  iommuHeld,
   rulesKept,
   isolation,
 ];
 
 export {
+  adoptedKept,
   dmaContained,
   failureChangesNothing,
   guestCommands,
+  guestTables,
   hitless,
+  iommuHeld,
   isolation,
   nothingLeft,
   rulesKept,
