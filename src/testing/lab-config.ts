@@ -71,6 +71,8 @@ export class CaseError extends RangeError {
 
 /** Entries of a lab's queues, as log2. */
 const QUEUE_LOG2 = 8;
+/** Entries of a Command queue, as log2: the fewest that the driver takes, so that indexes wrap in cases of some length. */
+const COMMANDS_LOG2 = 7;
 /** Largest topology. */
 export const LAB_LIMITS = {
   smmus: 8,
@@ -115,7 +117,7 @@ function smmuConfig(lab: LabConfig): SmmuConfig {
     },
     IDR1: {
       ...config.IDR1,
-      CMDQS: QUEUE_LOG2,
+      CMDQS: COMMANDS_LOG2,
       EVENTQS: eventsLog2,
       ...('PRIQS' in config.IDR1 ? { PRIQS: QUEUE_LOG2 } : {}),
       SIDSIZE: linear ? LINEAR_SIDSIZE : TWO_LEVEL_SIDSIZE,

@@ -13,6 +13,7 @@ import { owners } from './owners.ts';
 import { pasids } from './pasids.ts';
 import { spaces } from './spaces.ts';
 import { streams } from './streams.ts';
+import { timeouts } from './timeouts.ts';
 import { vcmdq } from './vcmdq.ts';
 
 /** In the order in which they take turns. */
@@ -31,4 +32,5 @@ export const FLAVOURS: readonly Flavour[] = [
   guests,
   streams,
   spaces,
+  timeouts,
 ];
