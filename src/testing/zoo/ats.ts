@@ -14,7 +14,10 @@ const QUIRK_STORIES: Readonly<
   },
   'sync-timeout-ignored': { story: 'What a timed-out CMD_SYNC should have protected is freed at once (7.2).' },
   'atc-timeout-ignored': { story: 'A CMD_ATC_INV that was never answered counts as done (7.2).', lab: { ats: true } },
-  'stalls-on-detach': { story: 'Stalled transactions survive the detach of their stream (3.12.2.2; 7.2).' },
+  'stalls-on-detach': {
+    story: 'Stalled transactions survive the detach of their stream (3.12.2.2; 7.2).',
+    lab: { stalls: true },
+  },
   'ats-off-after-ste': { story: 'ATS goes off with the ATC_INV after the STE (3.9.1; 7.2).', lab: { ats: true } },
   'abort-vste-keeps-ats': { story: 'A vSTE that aborts leaves ATS on in the endpoint (7.2).', lab: { ats: true } },
   'events-not-drained': { story: 'A stream changes its VM while events of the old one wait in the queue (7.2).' },
@@ -29,17 +32,8 @@ const QUIRK_STORIES: Readonly<
   },
 };
 
-/** Quirks that the operations and machines of a lab can show. */
-const SHOWN: readonly QuirkName[] = [
-  'l1std-no-cfgi',
-  'ats-off-after-ste',
-  'abort-vste-keeps-ats',
-  'vintf-timeout-left-enabled',
-  'cmdqv-reset-in-operation',
-];
-
 /** Quirks of Linux 7.2 as bugs; the names are the quirks'. */
-export const QUIRK_BUGS: readonly Bug[] = QUIRK_NAMES.filter((name) => SHOWN.includes(name)).map((name) => {
+export const QUIRK_BUGS: readonly Bug[] = QUIRK_NAMES.map((name) => {
   const { lab, ...bug } = QUIRK_STORIES[name];
   return { name, ...bug, lab: { ...lab, quirks: [name] }, apply: () => {} };
 });

@@ -150,6 +150,42 @@ export const ENTRY_BUGS: readonly Bug[] = [
     apply: safeBut('EATS'),
   },
   {
+    name: 's1stalld-where-illegal',
+    story:
+      'S1STALLD is set on an SMMU that cannot stall at all, where it must be 0: the STE is ILLEGAL and the device reaches nothing (5.2.2). Linux b264f3cca730, "Avoid ILLEGAL setting of STE.S1STALLD and CD.S".',
+    presets: ['qemuVirt'],
+    apply: (parts) => {
+      const { driver } = parts;
+      const { makers } = driver;
+      const acts = begun(parts);
+      driver.makers = {
+        ...makers,
+        cdTableSte: (master, ats, s1dss) => {
+          const ste = makers.cdTableSte(master, ats, s1dss);
+          if (acts()) STE.set(ste, 'S1STALLD', 1);
+          return ste;
+        },
+      };
+    },
+  },
+  {
+    name: 's2s-for-all',
+    story:
+      'S2S is set for every device, also for those that must not be stalled: a fault of a PCIe function waits for an answer and blocks what is behind it (3.12.2.3). Linux 6.12 mended its stall configuration of stage 2.',
+    presets: ['linuxNesting', 'grace'],
+    apply: ({ driver }) => {
+      const { makers } = driver;
+      driver.makers = {
+        ...makers,
+        s2DomainSte: (master, domain, vmid, ats) => {
+          const ste = makers.s2DomainSte(master, domain, vmid, ats);
+          STE.set(ste, 'S2S', 1);
+          return ste;
+        },
+      };
+    },
+  },
+  {
     name: 'blocked-is-bypass',
     story:
       'A device that is detached gets an STE that bypasses instead of one that aborts: it reaches all memory until somebody attaches it again.',

@@ -1,5 +1,6 @@
 /** Bugs in what a vIOMMU and its vDEVICEs hold and find. */
-import type { IommufdCallbacks, IommufdViommu } from '../../driver/iommu/ops.ts';
+import type { IommufdCallbacks, IommufdVdevice, IommufdViommu, ViommuOps } from '../../driver/iommu/ops.ts';
+import { KernelError } from '../../driver/kernel.ts';
 import type { Bug, BugParts, Replaceable } from './bug.ts';
 
 /** Wraps what the core offers the driver with each vIOMMU. */
@@ -17,6 +18,15 @@ const finding =
     };
   };
 
+/** A vDEVICE's init that takes devices it must not take. */
+function lenient(ops: ViommuOps, vdev: IommufdVdevice): void {
+  try {
+    ops.vdeviceInit?.(vdev);
+  } catch (error) {
+    if (!(error instanceof KernelError) || error.errno !== 'EOPNOTSUPP') throw error;
+  }
+}
+
 /** Bugs of this family. */
 export const HANDLE_BUGS: readonly Bug[] = [
   {
@@ -33,6 +43,29 @@ export const HANDLE_BUGS: readonly Bug[] = [
         },
       };
     }),
+  },
+  {
+    name: 'vdevice-of-two-streams',
+    story:
+      'A vDEVICE is made of a device with two StreamIDs, and its vSID stands for the first: what the VM invalidates stays cached for the second (arm_vsmmu_vsid_to_sid takes streams[0]; the number of streams must be checked).',
+    lab: { streams: 2 },
+    apply: ({ driver }) => {
+      const { vmidPolicy: base } = driver;
+      driver.vmidPolicy = {
+        ...base,
+        vsmmuInit: (vsmmu) => {
+          base.vsmmuInit(vsmmu);
+          let ops = vsmmu.viommu.ops;
+          // The driver sets its operations after this.
+          Object.defineProperty(vsmmu.viommu, 'ops', {
+            get: () => ops,
+            set: (given: ViommuOps | null) => {
+              ops = given === null ? null : { ...given, vdeviceInit: (vdev) => lenient(given, vdev) };
+            },
+          });
+        },
+      };
+    },
   },
   {
     name: 'vsid-not-found',
