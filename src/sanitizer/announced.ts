@@ -62,6 +62,11 @@ export class Announced {
     this.forGuest = new ForGuest(context, smmu.name, (sid) => nestedVmid(view.streams.find(sid)));
   }
 
+  /** Another driver runs: what this one said of streams and of its work counts no more. */
+  takeover(): void {
+    for (const known of [this.#owners, this.#underway, this.#attached, this.#mapped]) known.clear();
+  }
+
   /**
    * Whether software relies on a stream at this moment, as far as it tells: it does at all times but those at which it
    * is at work on it. One that tells of the end of its work alone relies on it there.
@@ -109,6 +114,8 @@ export class Announced {
   /** An operation was reported done: on everything (-1), or on one stream. */
   done(sid: number, what: string): void {
     if (what.startsWith('invalidate')) this.forGuest.done(sid);
+    // Nobody relies on configuration while translation is off; before it goes on, CFG-19 asks for CFGI_ALL.
+    else if (!this.#smmu.regs.SMMUEN) this.#ends(sid, what);
     else if (sid < 0) this.#allDone(what);
     else this.#streamDone(sid, what);
   }

@@ -69,6 +69,11 @@ export class Boot {
     }
   }
 
+  /** An STE or a CD changed while SMMUEN was 0: what is cached of it goes with the CFGI_ALL before SMMUEN. */
+  changedWhileOff(): void {
+    this.#tableChanged = true;
+  }
+
   /** CR0 took effect. */
   updated(before: number, after: number): void {
     if (((before ^ after) & SMMUEN) === 0) return;

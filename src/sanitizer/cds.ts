@@ -107,6 +107,8 @@ export class Cds {
   /** Streams and the tables they reach. */
   readonly #reached = new Map<Stream, Set<CdTable>>();
   readonly #scratch = CD.zero();
+  /** Called when a CD changed while SMMUEN was 0. */
+  onStoreWhileOff: (() => void) | null = null;
   /** Called when the valid image of a CD that a stream may walk changed. */
   onWalks: ((stream: Stream, index: number, images: readonly Words[], use: Use | null) => void) | null = null;
 
@@ -259,6 +261,11 @@ export class Cds {
             'was stored before a CMD_CFGI_CD of it was consumed, and became visible after it',
           );
     record.candidates.store(qword, hi, lo, this.#context.clock.now);
+    if (!this.#smmu.regs.SMMUEN) {
+      record.candidates.prune(this.#context.clock.now);
+      this.onStoreWhileOff?.();
+      return;
+    }
     table.open.add(record);
     for (const stream of table.streams.keys()) this.#seat(table, record, stream, this.#context.clock.now);
   }

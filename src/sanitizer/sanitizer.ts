@@ -106,6 +106,7 @@ export class Sanitizer {
     };
     const tables = new Tables(context, {
       VMW: (name) => this.#smmu(name).smmu.regs.VMW,
+      on: (name) => this.#smmu(name).smmu.regs.SMMUEN,
       BBML: (name) => this.#smmu(name).smmu.caps.BBML,
       combined: ({ smmu, VMID }) => this.#smmu(smmu).vmids.dirtyVa(VMID),
       dirty: (tag) => this.#smmu(tag.smmu).dirty(tag),

@@ -369,6 +369,8 @@ export class SmmuState {
         this.atcs.settled(stream);
         this.cmdqv?.settled(stream.sid);
       }
+      // Off, and nothing cached: no stream uses anything until SMMUEN is 1 again.
+      if (what.all && !this.smmu.regs.SMMUEN) this.streams.close();
     } else if (what.kind === 'cd') this.cds.completed(what, this.streams.find(what.sid), consumed);
     else if (what.kind === 'atc') this.atcs.completed(what, consumed);
     else this.#flushed(what.flush, consumed);
@@ -412,6 +414,8 @@ export class SmmuState {
     this.#queueFreed(first, end);
     const pages = 2 ** (PAGE_LOG2 - 3);
     this.atcs.freed(Math.floor(first / pages), Math.ceil(end / pages));
+    // What is off fetches nothing, and what it has cached goes with the CFGI_ALL before it is on (CFG-19).
+    if (!this.smmu.regs.SMMUEN) return;
     this.streams.freed(first, end);
     this.cds.freed(first, end);
   }

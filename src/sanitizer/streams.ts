@@ -102,6 +102,8 @@ export class Streams implements Sink {
   readonly #cfgis = new Map<number, number>();
   readonly #scratch = STE.zero();
   readonly #record: RecordFacts;
+  /** Called when an STE changed while SMMUEN was 0. */
+  onStoreWhileOff: (() => void) | null = null;
   #l1 = -1;
   #l1Units = 0;
   #split = 0;
@@ -233,6 +235,12 @@ export class Streams implements Sink {
     if (issued !== undefined && (this.#cfgis.get(sid) ?? -1) > issued)
       this.#report('CFG-9', stream, 'was stored before a CMD_CFGI_STE of it was consumed, and became visible after it');
     stream.candidates.store(qword, hi, lo, this.#context.clock.now);
+    if (!this.#smmu.regs.SMMUEN) {
+      // Hardware fetches nothing (6.3.9.6): it will see what stands there in the end.
+      stream.candidates.prune(this.#context.clock.now);
+      this.onStoreWhileOff?.();
+      return;
+    }
     this.#open.add(stream);
     this.#recompute(stream, this.#context.clock.now);
   }

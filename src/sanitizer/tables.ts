@@ -16,6 +16,8 @@ const MOST_LEAVES = 0x4000;
 export interface TablesView {
   /** CR0.VMW of an SMMU. */
   VMW(smmu: string): number;
+  /** Whether an SMMU translates: nothing of what it has cached is used while it does not, and CFG-19 holds before it does. */
+  on(smmu: string): boolean;
   /** IDR3.BBML of an SMMU. */
   BBML(smmu: string): number;
   /** Stage 1 entries, combined ones included, of a VMID may exist. */
@@ -363,8 +365,10 @@ export class Tables {
     const from = pageOf(first);
     const to = pageOf(end - 1) + 1;
     const pending = (tag: Tag): Blame | null => this.#view.pending(tag);
-    for (const stale of this.#stale.values())
+    for (const stale of this.#stale.values()) {
+      if (!this.#view.on(stale.tag.smmu)) continue;
       for (const outstanding of stale.take(from, to, pending)) this.#reportStale(outstanding, 'was given back');
+    }
     for (let page = from; page < to; page++)
       for (const table of [...(this.#pages.get(page) ?? [])]) this.#reportTable(table);
   }
@@ -395,6 +399,7 @@ export class Tables {
   unmapped(what: string, range: Since): void {
     const pending = (tag: Tag): Blame | null => this.#view.pending(tag);
     for (const stale of this.#stale.values()) {
+      if (!this.#view.on(stale.tag.smmu)) continue;
       const [outstanding] = stale.takeSince(range, pending);
       if (outstanding !== undefined) this.#reportStale(outstanding, `was unmapped ("${what}" reported done)`);
     }

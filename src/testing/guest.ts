@@ -63,7 +63,7 @@ export function readMark(
 const VSTE_BYTES = STE.bytes / 4;
 
 /** What a vSTE asks for. */
-export type VsteMode = 'abort' | 'bypass' | 'translate';
+export type VsteMode = 'abort' | 'bypass' | 'translate' | 'stage2';
 
 const ipaOf = (page: number): bigint => GUEST_BASE + BigInt(page) * PAGE;
 
@@ -171,7 +171,10 @@ export class Guest {
     this.#machine = machine;
     machine.memory.writeBytes(this.pa, initialImage());
     for (let page = FIRST_DATA_PAGE; page < GUEST_PAGES; page++)
-      machine.memory.write64(this.pageAt(page), (MARK << 48n) | (BigInt(boot) << 32n) | (BigInt(index) << 16n) | BigInt(page));
+      machine.memory.write64(
+        this.pageAt(page),
+        (MARK << 48n) | (BigInt(boot) << 32n) | (BigInt(index) << 16n) | BigInt(page),
+      );
   }
 
   /** Host physical address of a page. */
@@ -266,6 +269,9 @@ export interface VsteOptions {
   readonly stalld?: boolean;
 }
 
+/** Config of a vSTE without stage 1. A VM has no stage 2 of its own: the kernel refuses the last. */
+const OTHER_CONFIGS = { abort: 'ABORT', bypass: 'BYPASS', stage2: 'S2_TRANS' } as const;
+
 /** The vSTE (two 64-bit words) for a mode. */
 export function vste(mode: VsteMode, options: VsteOptions = {}): Uint8Array {
   const { cd = 0, ats = false, ssids = 0, dss = 'TERMINATE', stalld = false } = options;
@@ -283,6 +289,6 @@ export function vste(mode: VsteMode, options: VsteOptions = {}): Uint8Array {
           S1CSH: 'ISH',
           EATS: ats ? 'FULL' : 'OFF',
         })
-      : STE.encode({ V: 1, Config: mode === 'bypass' ? 'BYPASS' : 'ABORT' });
+      : STE.encode({ V: 1, Config: OTHER_CONFIGS[mode] });
   return new Uint8Array(words.buffer, 0, VSTE_BYTES).slice();
 }

@@ -187,7 +187,10 @@ export class Lab {
     const { config, machine, kernel } = this;
     const extras = this.#extras;
     const { firmware } = machine;
-    const hypervisor = config.policy === 'external' ? new LabHypervisor(kernel) : null;
+    const hypervisor =
+      config.policy === 'external'
+        ? new LabHypervisor(kernel, (smmu) => 2 ** machine.smmu(smmu).caps.vmidBits - 1)
+        : null;
     const driver = extras.driver === undefined ? this.#shippedDriver(extras, hypervisor, adopt) : null;
     const ops = driver ?? foreignOps(extras.driver, kernel, firmware);
     const core = new IommuCore(kernel, extras.coreParts);

@@ -1,5 +1,5 @@
 /** Who owns which VMID, as announced: kept beside the driver, from what it says and not from what it stores. */
-import type { Hypervisor } from '../driver/arm-smmu-v3/index.ts';
+import { type Hypervisor, INHERITED } from '../driver/arm-smmu-v3/index.ts';
 import type { LocalKernel } from '../driver/local-kernel.ts';
 
 /** An announcement that cannot be true. */
@@ -20,15 +20,24 @@ export class VmidLedger {
   onFree: ((smmu: string, vmid: number) => void) | null = null;
   /** Whether anybody announced anything: without it ownership is undecided. */
   heard = false;
+  #takenOver = false;
 
   constructor(kernel: LocalKernel) {
     kernel.onNote(({ what, act, where, id, owner }) => {
+      if (what === 'driver') this.#forget();
       if (what !== 'vmid') return;
       this.version++;
       if (act === 'alloc') this.#take(where, Number(id), owner);
       else if (act === 'give') this.#give(where, Number(id), owner);
       else if (act === 'free') this.#free(where, Number(id), owner);
     });
+  }
+
+  /** Another kernel runs: whoever owned anything is gone, and it may find numbers in use. */
+  #forget(): void {
+    this.version++;
+    this.#owners.clear();
+    this.#takenOver = true;
   }
 
   #of(smmu: string): Map<number, Set<string>> {
@@ -53,7 +62,8 @@ export class VmidLedger {
 
   #give(smmu: string, vmid: number, owner: string): void {
     const map = this.#of(smmu);
-    if (!map.has(vmid)) this.#fault(smmu, vmid, `VMID ${vmid} is given to ${owner} and nobody has it`);
+    if (!map.has(vmid) && !this.#takenOver)
+      this.#fault(smmu, vmid, `VMID ${vmid} is given to ${owner} and nobody has it`);
     map.set(vmid, new Set([owner]));
   }
 
@@ -78,9 +88,11 @@ export class VmidLedger {
     return this.#owners.get(smmu)?.get(vmid) ?? NOBODY;
   }
 
-  /** VMIDs that are owned on an SMMU, ascending. */
+  /** VMIDs that are owned on an SMMU, ascending, without those of {@link TENANT}s. */
   taken(smmu: string): number[] {
-    return [...(this.#owners.get(smmu)?.keys() ?? [])].sort((a, b) => a - b);
+    const out: number[] = [];
+    for (const [vmid, owners] of this.#owners.get(smmu) ?? []) if (!isTenants(owners)) out.push(vmid);
+    return out.sort((a, b) => a - b);
   }
 
   /** Every owned VMID as `smmu0 3 viommu:1`, sorted. */
@@ -93,6 +105,19 @@ export class VmidLedger {
 
 const NOBODY: ReadonlySet<string> = new Set();
 
+/** Begins the names of those who own VMIDs and have nothing to do with the lab's VMs. */
+export const TENANT = 'tenant';
+
+function isTenants(owners: ReadonlySet<string>): boolean {
+  for (const owner of owners) if (!ofTenant(owner)) return false;
+  return owners.size > 0;
+}
+
+const TENANTS = new RegExp(`^(vm of )?${TENANT} `);
+
+/** Whether an owner is a {@link TENANT}. */
+export const ofTenant = (owner: string): boolean => TENANTS.test(owner);
+
 /**
  * A hypervisor that owns the VMIDs (policy 'external'): one number for each VM, the same on all SMMUs, lowest first. It
  * announces what it pins as a driver announces what it allocates.
@@ -101,8 +126,32 @@ export class LabHypervisor implements Hypervisor {
   readonly #kernel: LocalKernel;
   readonly #vms = new Map<string, { readonly vmid: number; readonly pins: Map<string, number> }>();
 
-  constructor(kernel: LocalKernel) {
+  readonly #max: (smmu: string) => number;
+
+  /** @param max highest VMID of an SMMU: a wider one is pinned and never used there */
+  constructor(kernel: LocalKernel, max: (smmu: string) => number = () => Number.POSITIVE_INFINITY) {
     this.#kernel = kernel;
+    this.#max = max;
+  }
+
+  /** Numbers found in use on an SMMU that was taken over. */
+  readonly #reserved = new Map<string, Set<number>>();
+
+  reserveVmid(vmid: number, smmu: string): void {
+    this.#reserved.set(smmu, (this.#reserved.get(smmu) ?? new Set()).add(vmid));
+    this.#kernel.announce({ what: 'vmid', act: 'give', where: smmu, id: BigInt(vmid), owner: INHERITED });
+  }
+
+  unreserveVmid(vmid: number, smmu: string): void {
+    this.#reserved.get(smmu)?.delete(vmid);
+    this.#kernel.announce({ what: 'vmid', act: 'free', where: smmu, id: BigInt(vmid), owner: INHERITED });
+  }
+
+  /** Numbers that no VM can be given on an SMMU any more. */
+  used(smmu: string): number {
+    const taken = new Set(this.#reserved.get(smmu));
+    for (const { vmid } of this.#vms.values()) taken.add(vmid);
+    return taken.size;
   }
 
   pinVmid(vm: string, smmu: string): number {
@@ -135,11 +184,14 @@ export class LabHypervisor implements Hypervisor {
   }
 
   #announce(act: 'alloc' | 'free', vm: string, smmu: string, vmid: number): void {
+    if (vmid > this.#max(smmu)) return;
     this.#kernel.announce({ what: 'vmid', act, where: smmu, id: BigInt(vmid), owner: `vm of ${vm}` });
   }
 
   #lowestFree(): number {
-    const taken = new Set([...this.#vms.values()].map(({ vmid }) => vmid));
+    // A VM has one number everywhere: what is reserved on one SMMU is given to nobody.
+    const reserved = [...this.#reserved.values()].flatMap((vmids) => [...vmids]);
+    const taken = new Set([...reserved, ...[...this.#vms.values()].map(({ vmid }) => vmid)]);
     let vmid = 1;
     while (taken.has(vmid)) vmid++;
     return vmid;

@@ -2,6 +2,7 @@
 import type { OwnershipNote } from '../driver/kernel.ts';
 import type { LabCase, RunResult } from './case.ts';
 import type { LabConfig } from './lab.ts';
+import { ofTenant } from './ledger.ts';
 import type { OperationResult } from './operation.ts';
 import { operationText } from './operations.ts';
 
@@ -11,16 +12,36 @@ export { operationText } from './operations.ts';
 export function resultText(result: OperationResult): string {
   if (result.status === 'error') return `${result.errno}: ${result.why}`;
   if (result.status === 'skipped') return `skipped: ${result.why}`;
-  const { dma } = result;
+  const { dma, saw } = result;
+  if (saw !== undefined) return saw;
   if (dma === undefined) return '';
-  return dma.vm === undefined ? dma.status : `${dma.status}: page ${dma.page} of vm${dma.vm}`;
+  return dma.vm === undefined
+    ? dma.status
+    : `${dma.status}: page ${dma.page} of ${dma.old ? 'the old ' : ''}vm${dma.vm}`;
 }
 
-const ACTS = { alloc: 'takes', free: 'frees', give: 'is given', done: 'is done with' } as const;
+const ACTS = {
+  alloc: 'takes',
+  free: 'frees',
+  give: 'is given',
+  begin: 'begins with',
+  done: 'is done with',
+  fail: 'fails with',
+} as const;
 
 /** Who took and freed which VMID, a sentence each. */
 export function noteTexts(notes: readonly OwnershipNote[]): string[] {
-  return notes.map(({ act, where, id, owner }) => `${owner} ${ACTS[act]} VMID ${id} of ${where}`);
+  const tenants = new Map<string, number>();
+  const texts: string[] = [];
+  for (const { act, where, id, owner } of notes) {
+    // They take hundreds: told as one.
+    const many = ofTenant(owner) ? `${ACTS[act]} % of ${where}` : '';
+    if (many === '') texts.push(`${owner} ${ACTS[act]} VMID ${id} of ${where}`);
+    else tenants.set(many, (tenants.get(many) ?? 0) + 1);
+  }
+  for (const [what, count] of tenants)
+    texts.push(`another tenant ${what.replace('%', `${count} VMID${count === 1 ? '' : 's'}`)}`);
+  return texts;
 }
 
 /** The lines of a run: one for each step. */

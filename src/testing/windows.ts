@@ -93,6 +93,11 @@ export class Windows {
     for (const name of [...this.#open.keys()]) this.close(name);
   }
 
+  /** The VMs are gone with their kernel, and nobody has closed anything. */
+  forget(): void {
+    for (const known of [this.#open, this.#offers, this.#rings, this.#cpus]) known.clear();
+  }
+
   /** The CPU of a guest. */
   cpu(guest: Guest): Bus {
     let bus = this.#cpus.get(guest.name);

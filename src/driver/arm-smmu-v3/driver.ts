@@ -33,11 +33,13 @@ import {
   stageFor,
 } from './domains.ts';
 import { pageResponse } from './events.ts';
-import type { InheritedAsids } from './inherited.ts';
+import { InheritedAsids, reserveAsids } from './inherited.ts';
+import type { LiveView } from './live-table.ts';
 import { type DriverOptions, type DriverSettings, optionsOf } from './options.ts';
 import { type DriverParts, driverParts } from './parts.ts';
 import { clearPasid, setPasidDomain } from './pasid.ts';
 import { resumeSmmu, suspendSmmu } from './power.ts';
+import { probeFeatures } from './probe.ts';
 import { Quarantine, type Quarantined } from './quarantine.ts';
 import { disableSmmu, resetSmmu } from './reset.ts';
 import { registerAt, type Smmu, type SmmuImpl } from './smmu.ts';
@@ -80,7 +82,7 @@ export class ArmSmmuDriver implements IommuOps {
   readonly #impl: (kernel: Kernel, node: SmmuNode) => SmmuImpl | null;
   readonly #smmus = new Map<string, Smmu>();
   readonly #quarantine: Quarantine;
-  readonly #inheritedAsids: InheritedAsids = new Map();
+  #inheritedAsids: InheritedAsids | null = null;
   readonly #asidLock: Lock;
   readonly #pagingOps: DomainOps;
   readonly #svaOps: DomainOps;
@@ -168,12 +170,31 @@ export class ArmSmmuDriver implements IommuOps {
       parts: this.parts,
       quarantine: this.#quarantine,
       label: (kind: string) => this.#label(kind),
-      inheritedAsids: this.#inheritedAsids,
+      inheritedAsids: this.#foreignAsids(),
     };
     const smmu = probeSmmu(context, node, this.#smmus.size, device, this.#impl(this.kernel, node));
     this.#smmus.set(node.name, smmu);
     this.kernel.runInterrupts();
     return device;
+  }
+
+  /** ASIDs that live tables name, reserved at the first probe. */
+  #foreignAsids(): InheritedAsids {
+    if (this.#inheritedAsids !== null) return this.#inheritedAsids;
+    const inherited = new InheritedAsids();
+    this.#inheritedAsids = inherited;
+    if (this.options.adopt === 'reset') return inherited;
+    const views = this.kernel.bus.firmware.smmus.flatMap((node): LiveView[] => {
+      try {
+        const features = probeFeatures(this.kernel, node, this.options);
+        return [{ name: node.name, node, kernel: this.kernel, features, vmids: { max: 2 ** features.vmidBits - 1 } }];
+      } catch (error) {
+        if (error instanceof KernelError) return [];
+        throw error;
+      }
+    });
+    reserveAsids(views, this.parts, inherited);
+    return inherited;
   }
 
   /** Brings up every SMMU of the firmware. @throws KernelError as {@link probe} */
@@ -195,6 +216,15 @@ export class ArmSmmuDriver implements IommuOps {
   /** Brings an SMMU back that was suspended, or lost its state; see {@link resumeSmmu}. @throws KernelError ENODEV, ETIMEDOUT */
   resume(name: string): void {
     resumeSmmu(this.smmu(name));
+    this.kernel.runInterrupts();
+  }
+
+  /** The companion of an SMMU has lost its registers, and the SMMU has not: it is set up anew. @throws KernelError ENODEV, ETIMEDOUT */
+  resetCompanion(name: string): void {
+    const smmu = this.smmu(name);
+    if (smmu.suspended) return;
+    smmu.impl?.deviceLost?.(smmu);
+    smmu.impl?.deviceReset?.(smmu);
     this.kernel.runInterrupts();
   }
 

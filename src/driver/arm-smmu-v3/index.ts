@@ -4,6 +4,7 @@ export { CommandQueue, type CommandSink } from './command-queue.ts';
 export { NestedDomain, PagingDomain, SvaDomain } from './domains.ts';
 export { ArmSmmuDriver, type DriverExtras } from './driver.ts';
 export { type EntryPlan, type EntryStep, type EntryWrite, type EntryWriter, planEntryUpdate } from './entry-writer.ts';
+export { INHERITED } from './inherited.ts';
 export type { DriverOptions, DriverSettings } from './options.ts';
 export type { DriverParts } from './parts.ts';
 export type { Quarantined } from './quarantine.ts';

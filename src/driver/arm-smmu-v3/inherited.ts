@@ -2,9 +2,12 @@
  * What a driver that takes over a running SMMU owes to the one before: numbers that its Stream table still names are kept
  * from the allocators, and come back once no entry names them and the TLB has forgotten them.
  */
+import { type IdAllocator, KernelError } from '../kernel.ts';
 import { CommandBatch, issueWithSync } from './command-batch.ts';
 import { stallTerm, tlbiEl2Asid, tlbiNhAsid, tlbiS12Vmall } from './commands.ts';
-import { type LiveTable, readLiveTable } from './live-table.ts';
+import { type LiveTable, type LiveView, readLiveTable } from './live-table.ts';
+import type { DriverParts } from './parts.ts';
+import { isEnabled } from './reset.ts';
 import type { Master, Smmu } from './smmu.ts';
 
 /** Owner of reserved numbers, in announcements. */
@@ -13,10 +16,10 @@ export const INHERITED = 'inherited';
 /** Steps of an adoption that a test or the bug zoo wraps. */
 export interface AdoptionPart {
   /** Reads the live table. @throws KernelError EINVAL if it is damaged */
-  read(smmu: Smmu): LiveTable;
+  read(smmu: LiveView): LiveTable;
   /** Keeps a number from the allocators. */
   reserveVmid(smmu: Smmu, vmid: number): void;
-  reserveAsid(smmu: Smmu, asid: number): void;
+  reserveAsid(asids: IdAllocator, asid: number): void;
   /** No entry names the number any more: its TLB entries go. */
   flushVmid(smmu: Smmu, vmid: number): void;
   flushAsid(smmu: Smmu, asid: number): void;
@@ -26,7 +29,7 @@ export interface AdoptionPart {
 export const adoptionPart: AdoptionPart = {
   read: readLiveTable,
   reserveVmid: (smmu, vmid) => smmu.parts.vmidPolicy.adopt(smmu, vmid),
-  reserveAsid: (smmu, asid) => void smmu.parts.asids.reserve(asid),
+  reserveAsid: (asids, asid) => void asids.reserve(asid),
   flushVmid: (smmu, vmid) => void issueWithSync(smmu, tlbiS12Vmall(vmid)),
   flushAsid: (smmu, asid) => void issueWithSync(smmu, smmu.features.e2h ? tlbiEl2Asid(asid) : tlbiNhAsid(asid)),
 };
@@ -51,23 +54,66 @@ function forget(names: Names, sid: number): number[] {
   return gone;
 }
 
-/** ASIDs are numbers of all SMMUs: how many SMMUs still inherit each. */
-export type InheritedAsids = Map<number, number>;
+/**
+ * ASIDs are numbers of all SMMUs of a driver: which SMMUs still name each that is inherited. They are reserved before the
+ * first domain is made, those of SMMUs that are probed later too.
+ */
+export class InheritedAsids {
+  readonly #smmus = new Map<number, Set<string>>();
+
+  /** An SMMU names an ASID. True: nobody did before. */
+  add(asid: number, smmu: string): boolean {
+    const smmus = this.#smmus.get(asid);
+    if (smmus === undefined) this.#smmus.set(asid, new Set([smmu]));
+    else smmus.add(smmu);
+    return smmus === undefined;
+  }
+
+  /** An SMMU names an ASID no more. True: nobody does. */
+  remove(asid: number, smmu: string): boolean {
+    const smmus = this.#smmus.get(asid);
+    if (smmus?.delete(smmu) !== true || smmus.size > 0) return false;
+    return this.#smmus.delete(asid);
+  }
+
+  /** ASIDs that an SMMU names. */
+  of(smmu: string): number[] {
+    return [...this.#smmus].filter(([, smmus]) => smmus.has(smmu)).map(([asid]) => asid);
+  }
+}
+
+/** Reserves the ASIDs of the live tables of all SMMUs: a domain of one may come to be used on another. */
+export function reserveAsids(
+  views: readonly LiveView[],
+  parts: Pick<DriverParts, 'adoption' | 'asids'>,
+  inherited: InheritedAsids,
+): void {
+  for (const view of views) {
+    if (!isEnabled(view)) continue;
+    try {
+      for (const { asids } of parts.adoption.read(view).streams)
+        for (const asid of asids) if (inherited.add(asid, view.name)) parts.adoption.reserveAsid(parts.asids, asid);
+    } catch (error) {
+      // Damaged: its own probe will say so, and not adopt it.
+      if (!(error instanceof KernelError)) throw error;
+    }
+  }
+}
 
 /** What one SMMU inherits. Nothing, unless {@link adopt} was called. */
 export class Inherited {
   readonly #smmu: Smmu;
-  readonly #asidSmmus: InheritedAsids;
+  readonly #allAsids: InheritedAsids;
   #table: LiveTable | null = null;
   /** Streams with the STE of the driver before. */
   readonly #sids = new Set<number>();
   readonly #vmids: Names = new Map();
   readonly #asids: Names = new Map();
 
-  /** @param asidSmmus shared by the SMMUs of a driver */
-  constructor(smmu: Smmu, asidSmmus: InheritedAsids) {
+  /** @param allAsids shared by the SMMUs of a driver */
+  constructor(smmu: Smmu, allAsids: InheritedAsids) {
     this.#smmu = smmu;
-    this.#asidSmmus = asidSmmus;
+    this.#allAsids = allAsids;
   }
 
   /** The table that was adopted; null: the driver made its own. */
@@ -104,12 +150,21 @@ export class Inherited {
       for (const asid of asids) name(this.#asids, asid, sid);
     }
     for (const vmid of this.#vmids.keys()) adoption.reserveVmid(this.#smmu, vmid);
-    for (const asid of this.#asids.keys()) {
-      const smmus = this.#asidSmmus.get(asid) ?? 0;
-      this.#asidSmmus.set(asid, smmus + 1);
-      if (smmus === 0) adoption.reserveAsid(this.#smmu, asid);
-    }
+    for (const asid of this.#asids.keys())
+      if (this.#allAsids.add(asid, this.#smmu.name)) adoption.reserveAsid(this.#smmu.parts.asids, asid);
     return table;
+  }
+
+  /** The table is not adopted: ASIDs that only it named are free, because everything is flushed. */
+  refuse(): void {
+    for (const asid of this.#allAsids.of(this.#smmu.name)) this.#release(asid);
+  }
+
+  #release(asid: number): void {
+    const smmu = this.#smmu;
+    const { asids } = smmu.parts;
+    if (!this.#allAsids.remove(asid, smmu.name) || !asids.has(asid)) return;
+    smmu.quarantine.retire([smmu], `inherited ASID ${asid}`, () => asids.free(asid));
   }
 
   /** Whether a stream of the device still has the STE of the driver before (`arm_smmu_is_attach_deferred`). */
@@ -124,7 +179,7 @@ export class Inherited {
   claim(master: Master): void {
     if (!this.holds(master)) return;
     const smmu = this.#smmu;
-    const { adoption, asids, vmidPolicy } = smmu.parts;
+    const { adoption, vmidPolicy } = smmu.parts;
     if (smmu.features.stalls) {
       const batch = new CommandBatch(smmu);
       for (const { sid } of master.streams) batch.add(stallTerm(sid));
@@ -137,12 +192,7 @@ export class Inherited {
     }
     for (const asid of gone.flatMap((sid) => forget(this.#asids, sid))) {
       adoption.flushAsid(smmu, asid);
-      const smmus = (this.#asidSmmus.get(asid) ?? 1) - 1;
-      if (smmus > 0) this.#asidSmmus.set(asid, smmus);
-      else {
-        this.#asidSmmus.delete(asid);
-        smmu.quarantine.retire([smmu], `inherited ASID ${asid}`, () => asids.free(asid));
-      }
+      this.#release(asid);
     }
   }
 }

@@ -11,6 +11,11 @@ import { readEntry } from './entry-writer.ts';
 import { STRTAB_SPLIT } from './probe.ts';
 import { registerAt, type Smmu } from './smmu.ts';
 
+/** What of an SMMU its table is read by: one that is not probed yet has no more. */
+export interface LiveView extends Pick<Smmu, 'name' | 'node' | 'kernel' | 'features'> {
+  readonly vmids: { readonly max: number };
+}
+
 /** What a stream of the old table names. */
 export interface LiveStream {
   readonly sid: number;
@@ -41,18 +46,18 @@ const { ABORT_3, BYPASS, S1_TRANS } = STE.fields.Config.values;
 const STE_LOG2 = Math.log2(STE.bytes);
 
 /** @throws KernelError EINVAL */
-function damaged(smmu: Smmu, what: string): never {
+function damaged(smmu: LiveView, what: string): never {
   throw new KernelError('EINVAL', `${smmu.name}: ${what}`);
 }
 
 class Walk {
-  readonly #smmu: Smmu;
+  readonly #smmu: LiveView;
   #left = MAX_ENTRIES;
   /** ASIDs of CD tables that were read already: streams of one device share theirs. */
   readonly #cdTables = new Map<string, readonly number[]>();
   readonly streams: LiveStream[] = [];
 
-  constructor(smmu: Smmu) {
+  constructor(smmu: LiveView) {
     this.#smmu = smmu;
   }
 
@@ -145,7 +150,7 @@ class Walk {
 }
 
 /** The level 2 table that an L1STD names; undefined: none. @throws KernelError EINVAL */
-function level2(smmu: Smmu, walk: Walk, base: Pa, index: number): Pa | undefined {
+function level2(smmu: LiveView, walk: Walk, base: Pa, index: number): Pa | undefined {
   const l1std = readEntry(smmu.kernel, base + BigInt(index * L1STD.bytes), L1STD.bytes / 4);
   const span = L1STD.num(l1std, 'Span');
   if (span === 0) return undefined;
@@ -154,14 +159,14 @@ function level2(smmu: Smmu, walk: Walk, base: Pa, index: number): Pa | undefined
 }
 
 /** The level 2 table that an L1STD names now: memory may have changed since it was read. @throws KernelError EINVAL */
-export const liveLevel2 = (smmu: Smmu, base: Pa, index: number): Pa | undefined =>
+export const liveLevel2 = (smmu: LiveView, base: Pa, index: number): Pa | undefined =>
   level2(smmu, new Walk(smmu), base, index);
 
 /**
  * Reads what STRTAB_BASE leads to.
  * @throws KernelError EINVAL for a table that this driver would not have made, or that something has damaged
  */
-export function readLiveTable(smmu: Smmu): LiveTable {
+export function readLiveTable(smmu: LiveView): LiveTable {
   const { kernel, features } = smmu;
   const cfg = kernel.read32('adopt:STRTAB_BASE_CFG', registerAt(smmu, STRTAB_BASE_CFG));
   const value = kernel.read64('adopt:STRTAB_BASE', registerAt(smmu, STRTAB_BASE));

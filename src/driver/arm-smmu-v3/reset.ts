@@ -35,7 +35,7 @@ const write32 = (smmu: Smmu, register: Register, value: number): void =>
 const write64 = (smmu: Smmu, register: Register, value: bigint): void =>
   smmu.kernel.write64Relaxed(`reset:${register.name}`, registerAt(smmu, register), value);
 
-export const read32 = (smmu: Smmu, register: Register): number =>
+export const read32 = (smmu: Pick<Smmu, 'node' | 'kernel'>, register: Register): number =>
   smmu.kernel.read32(`reset:${register.name}`, registerAt(smmu, register));
 
 /** Writes a register and waits until its ACK copy says the same (`arm_smmu_write_reg_sync`). @throws KernelError ETIMEDOUT */
@@ -116,7 +116,8 @@ function startOutputQueues(smmu: Smmu, enable: (bits: number) => void): void {
 export const resetPart: ResetPart = { invalidateAll, startCommandQueue, startOutputQueues };
 
 /** Whether translation is on now, whoever switched it on. */
-export const isEnabled = (smmu: Smmu): boolean => (read32(smmu, CR0) & CR0.bit('SMMUEN')) !== 0;
+export const isEnabled = (smmu: Pick<Smmu, 'node' | 'kernel'>): boolean =>
+  (read32(smmu, CR0) & CR0.bit('SMMUEN')) !== 0;
 
 /**
  * Takes over an SMMU that is on, and stays on with the Stream table it has: queues are set up anew, everything cached is

@@ -132,6 +132,7 @@ class SmmuInstance implements Smmu {
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
       this.kernel.log('warn', `${error.message}: the Stream table is not adopted`);
+      this.inherited.refuse();
       return null;
     }
   }

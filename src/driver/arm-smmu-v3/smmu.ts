@@ -143,8 +143,10 @@ export const onTimeout = (smmu: Smmu): 'continue' | 'invalidate' =>
   smmu.options.quirks.has('sync-timeout-ignored') ? 'continue' : 'invalidate';
 
 /** Physical address of a register of page 0. */
-export const registerAt = (smmu: Smmu, register: { readonly offset: number; readonly page: string }): Pa =>
-  smmu.node.base + BigInt(register.offset) + (register.page === 'page1' ? PAGE1_OFFSET : 0n);
+export const registerAt = (
+  smmu: Pick<Smmu, 'node'>,
+  register: { readonly offset: number; readonly page: string },
+): Pa => smmu.node.base + BigInt(register.offset) + (register.page === 'page1' ? PAGE1_OFFSET : 0n);
 
 /** Page 1 lies 64 KiB above page 0 (IHI 0070 6.1). */
 const PAGE1_OFFSET = BigInt(PAGE1);

@@ -205,7 +205,7 @@ export class Tegra241Cmdqv implements SmmuImpl {
     if (orderly && vintf0.enabled) vintf.hwDeinit(vintf0);
     const EN = CMDQV_CONFIG.bit('CMDQV_EN');
     const config = regs.read32(CMDQV_CONFIG, regs.global(CMDQV_CONFIG));
-    if (smmu.options.adopt !== 'reset' && (config & EN) !== 0 && !vintf0.enabled) this.#endForeign(smmu);
+    if (orderly && (config & EN) !== 0 && !vintf0.enabled) this.#endForeign(smmu);
     this.#configure(config & ~EN);
     this.#configure(config | EN);
     for (let v = 0; v < counts.vintfs; v++)

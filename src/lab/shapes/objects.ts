@@ -21,7 +21,7 @@ export const objectShapes: Shapes<ObjectOperation> = {
     as: name,
     dev: name,
     on: name,
-    vste: z.enum(['abort', 'bypass', 'translate']),
+    vste: z.enum(['abort', 'bypass', 'translate', 'stage2']),
     cd: small(0, GUEST_CDS - 1).optional(),
     ats: z.boolean().optional(),
     ssids: small(0, 31).optional(),

@@ -89,6 +89,8 @@ function damage(lab: Lab, dev: string, what: (typeof DAMAGES)[number]): void {
   const { smmu: name, sid } = lab.device(dev);
   const { memory } = lab.machine;
   const { regs } = lab.machine.smmu(name);
+  // The table of an SMMU that is off is not adopted.
+  if (!regs.SMMUEN) return;
   const base = (BigInt(regs.strtabHi >>> 0) << 32n) | BigInt(regs.strtabLo >>> 0);
   const l1 = base + BigInt((sid >> regs.SPLIT) * L1STD.bytes);
   const word = memory.read64(l1);

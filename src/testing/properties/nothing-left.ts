@@ -27,7 +27,10 @@ class NothingLeft implements Monitor {
   #named(line: string): boolean {
     const [smmu = '', vmid = '', owner = ''] = line.split(' ');
     if (owner !== INHERITED) return false;
-    return this.#watched.lab.machine.smmu(smmu).vmidHolders(Number(vmid)).some(({ kind }) => kind === 'ste');
+    return this.#watched.lab.machine
+      .smmu(smmu)
+      .vmidHolders(Number(vmid))
+      .some(({ kind }) => kind === 'ste');
   }
 
   atEnd(): Violation | null {

@@ -30,7 +30,8 @@ class VmidCounted implements Monitor {
     for (const { name } of lab.machine.smmus) {
       const owners = model.owners(name);
       const taken = lab.ledger.taken(name);
-      if (owners.size !== taken.length)
+      const waiting = owners.size === taken.length ? 0 : waitingOf(lab, name).size;
+      if (owners.size > taken.length || owners.size + waiting < taken.length)
         return {
           rule: RULE,
           message: `${name}: VMIDs ${taken.join(', ') || 'none'} are owned; the owners are ${[...owners].join(', ') || 'nobody'}`,
@@ -38,6 +39,18 @@ class VmidCounted implements Monitor {
     }
     return null;
   }
+}
+
+const WAITS = /^(\S+) VMID (\d+)$/;
+
+/** VMIDs that were given up while hardware may still use them: they have no owner, and are not free. */
+function waitingOf({ driver }: Watched['lab'], smmu: string): ReadonlySet<number> {
+  const waiting = new Set<number>();
+  for (const { what } of driver?.quarantined() ?? []) {
+    const [, where, vmid] = WAITS.exec(what) ?? [];
+    if (where === smmu) waiting.add(Number(vmid));
+  }
+  return waiting;
 }
 
 /** See the module comment. */

@@ -165,6 +165,31 @@ describe.each([
   });
 });
 
+test('ASIDs of all SMMUs are reserved before the first domain is made: one number serves all of them', () => {
+  const smmus = [0x0905_0000n, 0x0907_0000n].map((base) => ({ config: linuxNesting, base }));
+  const endpoints = [
+    { name: A, streamIds: [0x28], canWbs: true, smmu: 0 },
+    { name: B, streamIds: [0x30], canWbs: true, smmu: 1 },
+  ];
+  const rig = new Rig({ machine: { smmus, endpoints } }).boot();
+  const asids = (driver: ArmSmmuDriver): number[][] => driver.smmus.map(({ inherited }) => inherited.asids);
+  // A gives its stream up, so that the next kernel attaches it anew while B's goes on.
+  rig.driver.blockedDomain.ops.attachDev(rig.driver.blockedDomain, rig.device(A), rig.driver.blockedDomain);
+  rig.kernel.handOver();
+  const given: bigint[] = [];
+  rig.kernel.onNote(({ what, act, id }) => void (what === 'asid' && act === 'alloc' && given.push(id)));
+  const driver = new ArmSmmuDriver(rig.kernel, { adopt: 'kexec' });
+  const core = new IommuCore(rig.kernel);
+  const { firmware } = rig.machine;
+  for (const node of firmware.smmus)
+    core.registerIommu(
+      driver.probe(node),
+      firmware.devices.filter(({ smmu }) => smmu === node.name),
+    );
+  expect(asids(driver)).toEqual([[], [2]]);
+  expect(given).not.toContain(2n);
+});
+
 test('without adoption (Linux 7.2) everything aborts until it is set up anew', () => {
   const bench = new Bench();
   const next = bench.next({});
