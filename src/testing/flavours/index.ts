@@ -7,6 +7,7 @@ import { failures } from './failures.ts';
 import { faults } from './faults.ts';
 import { freeing } from './freeing.ts';
 import { guests } from './guests.ts';
+import { exhaustion, handover, unplug } from './handover.ts';
 import { lives } from './lives.ts';
 import { mixed } from './mixed.ts';
 import { owners } from './owners.ts';
@@ -33,4 +34,7 @@ export const FLAVOURS: readonly Flavour[] = [
   streams,
   spaces,
   timeouts,
+  handover,
+  unplug,
+  exhaustion,
 ];
