@@ -1,8 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { type LabCase, runCase } from '../../src/testing/case.ts';
-import type { LabConfig } from '../../src/testing/lab.ts';
-import type { Operation } from '../../src/testing/operations.ts';
-import { PROPERTIES } from '../../src/testing/properties/index.ts';
+import { Lab, type LabConfig } from '../../src/testing/lab.ts';
+import type { VcmdqCommand } from '../../src/testing/operations/cmdqv.ts';
+import { execute, type Operation } from '../../src/testing/operations.ts';
+import { PROPERTIES, vcmdqConfined } from '../../src/testing/properties/index.ts';
+import type { Wrap } from '../properties/broken.ts';
 
 const GRACE: LabConfig = { preset: 'grace', streamTable: 'linear', defaultDomain: 'identity', smmus: 1 };
 
@@ -50,5 +52,136 @@ describe('no false alarm on the shipped driver', () => {
 
   test('a VM that writes CONS of its running queue [CMDQV-CONS]', () => {
     expect(broken([...UP, { op: 'vcmdqWrite', window: 'w0', index: 0, register: 'CONS', value: 3 }])).toEqual([]);
+  });
+});
+
+describe('what a guest sees at its queue', () => {
+  const saw = (...operations: readonly Operation[]): (string | undefined)[] => {
+    const lab = new Lab(GRACE);
+    return operations.map((operation) => {
+      const result = execute(lab, operation);
+      return result.status === 'ok' ? result.saw : result.status === 'error' ? result.errno : result.status;
+    });
+  };
+  const issue = (...commands: readonly VcmdqCommand[]): Operation => ({
+    op: 'vcmdqIssue',
+    window: 'w0',
+    index: 0,
+    commands,
+  });
+
+  test('what it may not send is refused, and it goes on after that [tegra241-cmdqv 9]', () => {
+    const steps: Operation[] = [
+      issue({ command: 'NH_ASID', asid: 1 }),
+      issue({ command: 'CFGI_STE', vsid: 1 }),
+      { op: 'vcmdqRecover', window: 'w0', index: 0 },
+      issue({ command: 'GARBAGE' }),
+      { op: 'vcmdqRecover', window: 'w0', index: 0 },
+      issue({ command: 'SYNC_IRQ' }),
+      { op: 'vcmdqRecover', window: 'w0', index: 0 },
+      issue({ command: 'ATC_INV', vsid: 0 }),
+    ];
+    expect(saw(...UP, ...steps).slice(UP.length)).toEqual([
+      'done',
+      'error:CERROR_ILL_ACCESS at 2',
+      'done',
+      'error:CERROR_ILL at 4',
+      'done',
+      'error:CERROR_ILL at 6',
+      'done',
+      'error:CERROR_ILL_ACCESS at 8',
+    ]);
+  });
+
+  test('a window that is not mapped, a queue that is not there, registers as written', () => {
+    const register = (op: 'PROD' | 'CONFIG', value: number): Operation => ({
+      op: 'vcmdqWrite',
+      window: 'w0',
+      index: 0,
+      register: op,
+      value,
+    });
+    expect(
+      saw(
+        { op: 'vcmdqStart', window: 'w0', index: 0 },
+        ...UP.slice(0, 3),
+        { op: 'vcmdqStart', window: 'w0', index: 0 },
+        ...UP.slice(3, 4),
+        register('PROD', 0x15),
+        { op: 'vcmdqRead', window: 'w0', index: 0, register: 'PROD' },
+        { op: 'vcmdqRead', window: 'w0', index: 0, register: 'STATUS' },
+        { op: 'mmap', as: 'w0', viommu: 'v0', vm: 'vm0' },
+        { op: 'mmap', as: 'w1', viommu: 'v9', vm: 'vm0' },
+      ),
+    ).toEqual([
+      'skipped',
+      undefined,
+      undefined,
+      undefined,
+      'disabled',
+      undefined,
+      undefined,
+      '0x15',
+      '0x0',
+      'skipped',
+      'EINVAL',
+    ]);
+  });
+
+  test("where a queue may lie: the kernel's own checks [linux-driver 10.3]", () => {
+    const queue = (index: number, page: number, offset: number, bytes: number): Operation => ({
+      op: 'hwQueueAlloc',
+      as: `q${index}`,
+      viommu: 'v0',
+      index,
+      page,
+      offset,
+      bytes,
+    });
+    expect(
+      saw(
+        ...UP.slice(0, 3),
+        queue(1, 7, 0, 2048),
+        queue(2, 7, 0, 2048),
+        queue(0, 7, 1024, 2048),
+        queue(0, 7, 0, 1000),
+        queue(0, 7, 0, 16),
+        queue(0, 8, 0, 8192),
+        queue(0, 16, 0, 2048),
+        queue(0, 7, 0, 2048),
+        queue(1, 7, 2048, 2048),
+      ).slice(3),
+    ).toEqual(['EIO', 'EINVAL', 'EINVAL', 'EINVAL', 'EINVAL', 'EINVAL', 'ENOENT', undefined, undefined]);
+  });
+});
+
+describe('vcmdq-confined can fail', () => {
+  const says = (parts: Wrap, ...operations: readonly Operation[]): string | undefined =>
+    runCase(vcmdqConfined, caseOf(operations), { extras: { parts } }).finding?.message;
+
+  test('a VINTF that stays on, with the VMID of nobody [tegra241-cmdqv 12.1]', () => {
+    const parts: Wrap = (shipped) => ({
+      ...shipped,
+      vintfUser: { ...shipped.vintfUser, destroyVintf: (cmdqv, { vintf }) => void cmdqv.users.delete(vintf.index) },
+    });
+    expect(says(parts, ...UP.slice(0, 2), { op: 'destroy', name: 'v0' })).toBe(
+      'smmu0: VINTF 1 is enabled with VMID 1, and no vIOMMU has it',
+    );
+  });
+
+  test('a StreamID pair that outlives its vDEVICE [tegra241-cmdqv 12.5]', () => {
+    const parts: Wrap = (shipped) => ({ ...shipped, vintf: { ...shipped.vintf, clearSid: () => {} } });
+    const steps: Operation[] = [
+      { op: 'vdeviceAlloc', as: 'x0', dev: 'd0', viommu: 'v0', vsid: 2 },
+      { op: 'destroy', name: 'x0' },
+    ];
+    expect(says(parts, ...UP.slice(0, 2), ...steps)).toBe('smmu0: VINTF 1 has the StreamID pairs 0x2:0x1; v0 has none');
+  });
+
+  test('a queue that is not there in hardware, or is still there [tegra241-cmdqv 12.3]', () => {
+    const parts: Wrap = (shipped) => ({ ...shipped, vintf: { ...shipped.vintf, unmapQueue: () => {} } });
+    expect(says(parts, ...UP.slice(0, 4), { op: 'destroy', name: 'q0' })).toBe(
+      'smmu0: VINTF 1 has the LVCMDQs 0; v0 has none',
+    );
   });
 });
