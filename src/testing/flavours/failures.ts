@@ -38,4 +38,5 @@ export const failures: Flavour = {
     fail: 8,
   },
   chains: (p) => [{ weight: 2, arbitrary: everLater(p) }],
+  share: 2,
 };
