@@ -14,7 +14,6 @@ import { parseArgs } from 'node:util';
 import { campaign } from '../src/cli/check/campaign.ts';
 import { withPool } from '../src/cli/check/pool.ts';
 import type { CampaignReport } from '../src/cli/check/report.ts';
-import { WHOLE } from '../src/cli/check/task.ts';
 import { teller } from '../src/cli/check/tell.ts';
 import { packageVersion } from '../src/cli/version.ts';
 import { COVERAGE_KINDS } from '../src/testing/coverage.ts';
@@ -97,7 +96,7 @@ const missedOf = ({ coverage }: CampaignReport): Measured['missed'] =>
 async function measure(policy: (typeof POLICIES)[number], schedule: (typeof SCHEDULES)[number]): Promise<Measured> {
   const [ops, seed, workers] = [whole('ops', 1), whole('seed', 0), whole('workers', 1)];
   const properties = PROPERTIES.map(({ name }) => name);
-  const task = { seed, runs: RUNS, shard: WHOLE, fixed: { policy, schedule }, properties };
+  const task = { seed, runs: RUNS, shard: null, fixed: { policy, schedule }, properties };
   const before = processorTime();
   const progress = (k: number): void => {
     if ((k + 1) % PROGRESS_EVERY === 0) process.stderr.write(`${policy}, ${schedule}: ${k + 1} runs\n`);
@@ -143,11 +142,9 @@ const number = (n: number): string => n.toLocaleString('en-US');
 const foundText = ({ findings }: Measured): string =>
   findings.length === 0 ? 'none' : findings.map(({ property, run }) => `${property} (run ${run})`).join(', ');
 
-/** What was not exercised, in one line. */
-const missedText = ({ missed }: Measured): string => {
-  const kinds = Object.entries(missed).map(([kind, names]) => `${kind}: ${names.join(', ')}`);
-  return kinds.length === 0 ? 'nothing' : kinds.join('; ');
-};
+/** What was not exercised, a line for each kind. */
+const missedLines = ({ missed }: Measured): string[] =>
+  Object.entries(missed).map(([kind, names]) => `  not exercised, ${kind}: ${names.join(', ')}`);
 
 /** What is in every one of some lists, by kind. */
 function everywhere(all: readonly Measured[]): Measured['missed'] {
@@ -197,7 +194,7 @@ for (const policy of among('policy', POLICIES))
     const ops = `${number(one.ops)} operations, ${number(one.isolation)} of isolation`;
     console.log(`${policy.padEnd(16)} ${schedule.padEnd(7)} seed ${one.seed}  ${number(one.runs)} runs, ${ops}`);
     console.log(`  ${number(one.perSecond)} a second and core; findings: ${foundText(one)}`);
-    console.log(`  not exercised: ${missedText(one)}`);
+    for (const line of missedLines(one)) console.log(line);
   }
 if (values.table !== undefined) write(values.table);
 process.exitCode = measured.every(({ findings }) => findings.length === 0) ? 0 : 1;

@@ -86,6 +86,13 @@ describe('workers and shards change nothing', () => {
     expect(smmulab(['check', '--merge', ...files.reverse(), '--out', out])).toEqual(text);
   });
 
+  test('more shards than runs', () => {
+    const out = scratch();
+    const args = ['check', 'vmid-free', '--runs', '2', '--max-ops', '5'];
+    const one = smmulab([...args, '--json']);
+    expect(smmulab(['check', '--merge', ...shards(args, 3, out), '--json'])).toEqual(one);
+  });
+
   test('what is broken, beside what holds: the lowest run, and counted up to it', () => {
     const out = scratch();
     const args = ['check', 'dma-contained', 'rules-kept', 'isolation', '--driver', 'examples/forgetful.mjs'];

@@ -8,7 +8,7 @@ import { coverable } from '../../testing/covered/coverable.ts';
 import type { Block, Scanned } from './performer.ts';
 import type { Pool } from './pool.ts';
 import type { CampaignReport, FindingEntry, Trail } from './report.ts';
-import { propertyNamed, runOf, runsOf, type Task } from './task.ts';
+import { propertyNamed, runOf, runsOf, shardText, type Task } from './task.ts';
 import type { Teller } from './tell.ts';
 
 /** Runs of a block. */
@@ -147,9 +147,9 @@ export async function campaign(
   const made = new Campaign(task, pool, progress, maxOps);
   await made.run();
   const reports = new Map(made.lanes.flatMap(({ score }) => score.reports.map((report) => [report.name, report])));
-  const properties = task.properties.flatMap((name) => {
-    const report = reports.get(name);
-    if (report === undefined) return [];
+  const properties = task.properties.map((name) => {
+    // A shard of fewer runs than shards may have none.
+    const report = reports.get(name) ?? { name, ok: true, runs: 0, ops: 0, findings: [] };
     const findings = report.findings.map(
       (found): FindingEntry => ({
         rule: found.finding.rule,
@@ -159,17 +159,16 @@ export async function campaign(
         ...tell(propertyNamed(name), found),
       }),
     );
-    return [{ ...report, findings }];
+    return { ...report, findings };
   });
   const { seed, shard, ...options } = task;
-  const sharded = shard.of > 1;
   return {
     smmulab: version,
     seed,
-    ...(sharded ? { shard: `${shard.index}/${shard.of}` } : {}),
+    ...(shard === null ? {} : { shard: shardText(shard) }),
     options,
     properties,
     coverage: made.coverage.report(coverable(task.properties.map(propertyNamed), task.fixed)),
-    ...(sharded ? { trail: made.lanes.map(trailOf) } : {}),
+    ...(shard === null ? {} : { trail: made.lanes.map(trailOf) }),
   };
 }

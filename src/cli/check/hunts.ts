@@ -4,7 +4,7 @@ import type { Bug } from '../../testing/zoo/index.ts';
 import type { Hunted } from './performer.ts';
 import type { Pool } from './pool.ts';
 import type { BugEntry, HuntReport } from './report.ts';
-import { propertyNamed, runOf, runsOf, type Task } from './task.ts';
+import { propertyNamed, runOf, runsOf, shardText, type Task } from './task.ts';
 import type { Teller } from './tell.ts';
 
 /** Runs of a block. */
@@ -82,7 +82,7 @@ export async function hunts(
   return {
     smmulab: version,
     seed,
-    ...(shard.of > 1 ? { shard: `${shard.index}/${shard.of}` } : {}),
+    ...(shard === null ? {} : { shard: shardText(shard) }),
     options,
     bugs: entries,
   };

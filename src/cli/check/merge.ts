@@ -74,7 +74,7 @@ const shape = z.union([
     coverage: z.strictObject(
       Object.fromEntries(COVERAGE_KINDS.map((kind) => [kind, counts])) as Record<keyof CoverageReport, typeof counts>,
     ),
-    trail: z.array(trail).min(1).max(1000),
+    trail: z.array(trail).max(1000),
   }),
   z.strictObject({ ...head, bugs: z.array(bug).min(1).max(100_000) }),
 ]);

@@ -6,7 +6,7 @@ import type { Property } from '../../testing/property.ts';
 import { CliError } from '../error.ts';
 import { COMMON, choice, number, type Options, text, type Values } from '../options.ts';
 import { MAX_SHARDS } from './merge.ts';
-import { type Shard, type Task, WHOLE } from './task.ts';
+import type { Shard, Task } from './task.ts';
 
 /** All options. */
 export const OPTIONS = {
@@ -65,8 +65,8 @@ export function propertiesOf(names: readonly string[], foreign: boolean): readon
 
 const SHARD = /^(\d{1,6})\/(\d{1,6})$/;
 
-function shardOf(given: string | undefined): Shard {
-  if (given === undefined) return WHOLE;
+function shardOf(given: string | undefined): Shard | null {
+  if (given === undefined) return null;
   const [, index = '', of = ''] = SHARD.exec(given) ?? [];
   const shard = { index: Number(index), of: Number(of) };
   if (of === '' || shard.of < 1 || shard.of > MAX_SHARDS || shard.index >= shard.of)

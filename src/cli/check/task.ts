@@ -14,7 +14,8 @@ export interface Task {
   readonly seed: number;
   /** Runs in all, those of other shards included. */
   readonly runs: number;
-  readonly shard: Shard;
+  /** Null: all runs, and the report is that of a whole campaign. */
+  readonly shard: Shard | null;
   readonly fixed: CaseOptions;
   /** Names of the properties that are asked. */
   readonly properties: readonly string[];
@@ -24,14 +25,15 @@ export interface Task {
   readonly bug?: string;
 }
 
-/** The whole of a campaign as one shard. */
-export const WHOLE: Shard = { index: 0, of: 1 };
-
 /** Number of the kth run of a shard. */
-export const runOf = ({ index, of }: Shard, k: number): number => index + k * of;
+export const runOf = (shard: Shard | null, k: number): number => (shard === null ? k : shard.index + k * shard.of);
 
 /** How many of so many runs are a shard's. */
-export const runsOf = ({ index, of }: Shard, runs: number): number => Math.max(0, Math.ceil((runs - index) / of));
+export const runsOf = (shard: Shard | null, runs: number): number =>
+  shard === null ? runs : Math.max(0, Math.ceil((runs - shard.index) / shard.of));
+
+/** A shard as reports name it. */
+export const shardText = ({ index, of }: Shard): string => `${index}/${of}`;
 
 /** A property by its name. @throws Error for a name that nothing has: names are checked where they are given */
 export function propertyNamed(name: string): Property {
