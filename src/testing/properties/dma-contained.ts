@@ -5,9 +5,11 @@
  * of its that had stalled; and nothing is written that is mapped for reading only. A guest's own tables may be stale; what stage 2 takes away may not. Where no guest table is in
  * between, DMA must also work.
  *
- * What is reached is what the device's accesses to memory say, whatever lies there.
+ * What is reached is what the device's accesses to memory say, whatever lies there. RAM is reached through the caches: what
+ * is mapped as write-back memory is accessed so, also where a guest's stage 1 is in between (S2FWB).
  */
 import type { Observer } from '../../hw/observer.ts';
+import { Access, Outcome, type Transaction } from '../../hw/transaction.ts';
 import { Mappings } from '../mappings.ts';
 import type { OkResult, Operation, OperationResult } from '../operation.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
@@ -15,6 +17,9 @@ import type { Monitor, Property, Violation, Watched } from '../property.ts';
 const RULE = 'dma-contained';
 
 const PAGE_SHIFT = 12n;
+
+/** Normal memory, inner and outer write-back (STE.MemAttr): so all RAM is mapped, and every guest's MAIR says so. */
+const WRITE_BACK = 15;
 
 type Dma = Extract<Operation, { op: 'dma' }>;
 
@@ -34,6 +39,8 @@ class DmaContained implements Monitor {
   #reached: Reached[] = [];
   /** Where stalled accesses could go before it. */
   #before = new Map<string, ReadonlySet<string | null>>();
+  /** Memory type with which the DMA under way went out, if it is not Normal, write-back. */
+  #type: number | null = null;
   #unwatch: (() => void) | null = null;
 
   constructor(watched: Watched) {
@@ -47,6 +54,7 @@ class DmaContained implements Monitor {
     if (o.op !== 'dma' && waiting.length === 0) return;
     this.#before = new Map(waiting.map(({ dev }) => [dev, this.#spacesOfStalled(dev)]));
     this.#reached = [];
+    this.#type = null;
     const { watch } = lab.machine;
     const before = watch.observer;
     const both: Observer = (act) => {
@@ -57,6 +65,7 @@ class DmaContained implements Monitor {
           pa: (BigInt(act.paHi >>> 0) << 32n) | BigInt(act.paLo >>> 0),
           isWrite: act.isWrite,
         });
+      else if (act.kind === 'translation') this.#look(act.transaction);
     };
     watch.observer = both;
     this.#unwatch = () => {
@@ -73,6 +82,11 @@ class DmaContained implements Monitor {
     if (o.op === 'atcHang') this.#unsure.add(this.#watched.lab.device(o.dev).smmu);
     if (o.op === 'dma' && result.status === 'ok') return this.#dma(o, result, reached);
     return this.#retried(reached);
+  }
+
+  #look({ outcome, isSpeculative, access, memAttr }: Transaction): void {
+    if (outcome === Outcome.Ok && !isSpeculative && access === Access.Untranslated && memAttr !== WRITE_BACK)
+      this.#type = memAttr;
   }
 
   /** Spaces that the stalled accesses of a device may go to. */
@@ -112,6 +126,8 @@ class DmaContained implements Monitor {
       const message = this.#outside(one, ioas, what);
       if (message !== null) return { rule: RULE, message };
     }
+    if (ioas !== null && mine.length > 0 && this.#type !== null)
+      return { rule: RULE, message: `${what} went past caches: memory type ${this.#type}, mapped as write-back` };
     const others = this.#retried(reached.filter(({ dev }) => dev !== o.dev));
     if (others !== null) return others;
     if (ioas !== null && this.#mappings.doubtful(ioas).has(o.page)) return null;
