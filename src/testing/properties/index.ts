@@ -14,6 +14,7 @@ import { s2vmidOwned } from './s2vmid-owned.ts';
 import { vcmdqConfined } from './vcmdq-confined.ts';
 import { vmidCounted } from './vmid-counted.ts';
 import { vmidFree } from './vmid-free.ts';
+import { vsidMeansOneDevice } from './vsid-means-one-device.ts';
 
 /** In the order in which they run. */
 export const PROPERTIES: readonly Property[] = [
@@ -25,6 +26,7 @@ export const PROPERTIES: readonly Property[] = [
   dmaContained,
   guestCommands,
   guestTables,
+  vsidMeansOneDevice,
   hitless,
   vcmdqConfined,
   adoptedKept,
@@ -48,4 +50,5 @@ export {
   vcmdqConfined,
   vmidCounted,
   vmidFree,
+  vsidMeansOneDevice,
 };
