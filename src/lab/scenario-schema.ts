@@ -35,7 +35,7 @@ export const MAX_STEPS = 100_000;
 const holderKind = z.enum(['ste', 'cached-ste', 'tlb', 'walk-cache', 'vintf', 'command']);
 
 const OUTCOME =
-  /^(ok|skipped|abort|stall|(old-)?vm\d+:\d+|E[A-Z0-9]{2,15}|done|posted|timeout|enabled|disabled|error(:\w{1,40})?|0x[0-9a-f]{1,8})$/;
+  /^(ok|skipped|abort|stall|(old-)?vm\d+:\d+|E[A-Z0-9]{2,15}(:\d+)?|done|posted|timeout|enabled|disabled|error(:\w{1,40})?|0x[0-9a-f]{1,8}|faults \d+|no events|(([A-Z]_[A-Z_]+@\d+|lost)( |$))+|dirty (none|\d+( \d+)*)|stays blocked)$/;
 
 /** Steps that only look. */
 const LOOKS = {

@@ -10,7 +10,8 @@ export { operationText } from './operations.ts';
 
 /** How an operation ended, in a few words; '' if there is nothing to say. */
 export function resultText(result: OperationResult): string {
-  if (result.status === 'error') return `${result.errno}: ${result.why}`;
+  if (result.status === 'error')
+    return `${result.errno}: ${result.why}${result.entries === undefined ? '' : `; entry_num ${result.entries}`}`;
   if (result.status === 'skipped') return `skipped: ${result.why}`;
   const { dma, saw } = result;
   if (saw !== undefined) return saw;
