@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import type { CaseStep, LabCase } from '../case.ts';
 import type { LabChoices } from '../flavour.ts';
 import { meet } from '../flavour.ts';
+import { GUEST_CDS } from '../guest.ts';
 import { CaseError } from '../lab.ts';
 import type { Operation } from '../operation.ts';
 import { type CaseOptions, DEFAULT_MAX_OPS, labConfig } from './case.ts';
@@ -20,6 +21,8 @@ const VMS = 2;
 const VSID = 1;
 /** Accesses of a device that asks for attention: more than the Event queue of such a lab has entries. */
 const FLOOD = 24;
+/** Some that it has room for. */
+const BURST = 6;
 const EVENTS_LOG2 = 4;
 
 /** A VM on an SMMU: everything of VM k ends in a number that is k modulo the VMs. */
@@ -87,7 +90,10 @@ const controlled = ({ vm }: Place, one: fc.Arbitrary<Operation>): fc.Arbitrary<P
 /** The vSTE of a VM: legal, or one that the kernel refuses. */
 const nestedAlloc = ({ nested, dev, viommu }: Place): fc.Arbitrary<Operation> =>
   seldom(
-    fc.record({ vste: vsteMode, cd }),
+    fc.record({
+      vste: fc.oneof({ weight: 8, arbitrary: vsteMode }, { weight: 1, arbitrary: fc.constant('stage2') }),
+      cd,
+    }),
     { ats: true },
     { ssids: 1, dss: 'SSID0' as const },
     { ssids: 2, dss: 'BYPASS' as const },
@@ -103,13 +109,15 @@ const deviceAct = ({ vm, dev }: Place, ats: boolean): fc.Arbitrary<Operation> =>
     .record({ page, write: fc.boolean() })
     .map((access): Operation => ({ op: 'translate', dev, ...access }));
   // More than one access at a time, and a cache that does not answer: what only an attacker's device does.
-  const flood = page.map((at): Operation => ({ op: 'dma', dev, page: at, times: FLOOD }));
+  const flood = fc
+    .record({ page, times: fc.constantFrom(BURST, BURST, FLOOD) })
+    .map((accesses): Operation => ({ op: 'dma', dev, ...accesses }));
   const hang = fc.boolean().map((on): Operation => ({ op: 'atcHang', dev, on }));
   return fc.oneof(
     { weight: 12, arbitrary: dma },
     { weight: ats ? 4 : 0, arbitrary: translate },
     { weight: 1, arbitrary: fc.constant<Operation>({ op: 'settle', dev }) },
-    { weight: vm === 0 ? 1 : 0, arbitrary: flood },
+    { weight: vm === 0 ? 2 : 0, arbitrary: flood },
     { weight: vm === 0 && ats ? 1 : 0, arbitrary: hang },
   );
 };
@@ -153,14 +161,24 @@ const guestAct = (p: Place, { ats, cmdqv }: Has): fc.Arbitrary<Operation> =>
 interface Has {
   readonly ats: boolean;
   readonly cmdqv: boolean;
+  readonly stalls: boolean;
 }
 
 /** A VM starts on an SMMU. Its vSTE is its own; that there is one is the VMM's doing. */
-function bringUp(p: Place, { cmdqv }: Has): fc.Arbitrary<Pair[]> {
-  const { vm, dev, s2, viommu, nested, vdevice, ioas, window, queues } = p;
+function bringUp(p: Place, { cmdqv, stalls }: Has): fc.Arbitrary<Pair[]> {
+  const { vm, dev, s2, viommu, nested, vdevice, ioas, window, queues, fault } = p;
   return fc
-    .record({ one: nestedAlloc(p), other: nestedAlloc(p), ring: goodRing, events: fc.boolean(), vintf: fc.boolean() })
-    .map(({ one, other, ring, events, vintf }) => {
+    .record({
+      one: nestedAlloc(p),
+      other: nestedAlloc(p),
+      ring: goodRing,
+      events: fc.boolean(),
+      vintf: fc.boolean(),
+      // Without a fault queue a stalled access ends at once.
+      faults: fc.boolean(),
+    })
+    .map(({ one, other, ring, events, vintf, faults }) => {
+      const queued = (o: Operation): Operation => (stalls && faults && o.op === 'nestedAlloc' ? { ...o, fault } : o);
       const tegra = cmdqv && vintf ? ({ type: 'tegra241-cmdqv' } as const) : {};
       const queue: Operation[] = [
         { op: 'mmap', as: window, viommu, vm: `vm${vm}` },
@@ -170,14 +188,30 @@ function bringUp(p: Place, { cmdqv }: Has): fc.Arbitrary<Pair[]> {
         ...same(
           { op: 'hwptAlloc', as: s2, dev, ioas, nestParent: true },
           { op: 'viommuAlloc', as: viommu, dev, parent: s2, ...tegra },
+          ...(stalls && faults ? [{ op: 'faultQueueAlloc' as const, as: fault, dev }] : []),
           ...(events ? [{ op: 'veventqAlloc' as const, as: p.veventq, viommu, depth: FLOOD }] : []),
           { op: 'vdeviceAlloc', as: vdevice, dev, viommu, vsid: VSID },
         ),
-        vm === 0 ? { operation: one, twin: other } : { operation: one },
+        vm === 0 ? { operation: queued(one), twin: queued(other) } : { operation: queued(one) },
         ...same({ op: 'attach', dev, to: nested }, ...(cmdqv && vintf ? queue : [])),
       ];
     });
 }
+
+/** A VM whose stage 1 has no valid CD hears of each access of its device. */
+const heard = ({ dev, s2, viommu, nested, vdevice, ioas, veventq }: Place): fc.Arbitrary<Pair[]> =>
+  page.map((at) =>
+    same(
+      { op: 'hwptAlloc', as: s2, dev, ioas, nestParent: true },
+      { op: 'viommuAlloc', as: viommu, dev, parent: s2 },
+      { op: 'veventqAlloc', as: veventq, viommu, depth: FLOOD },
+      { op: 'vdeviceAlloc', as: vdevice, dev, viommu, vsid: VSID },
+      { op: 'nestedAlloc', as: nested, dev, on: viommu, vste: 'translate', cd: GUEST_CDS - 1 },
+      { op: 'attach', dev, to: nested },
+      { op: 'dma', dev, page: at },
+      { op: 'veventRead', on: veventq },
+    ),
+  );
 
 function piece(p: Place, has: Has): fc.Arbitrary<Pair[]> {
   const { vm, dev, s2, viommu, nested, vdevice, ioas, window, fault, veventq, queues } = p;
@@ -185,6 +219,7 @@ function piece(p: Place, has: Has): fc.Arbitrary<Pair[]> {
   const destroyed = [...queues].reverse().concat(nested, vdevice, viommu);
   return fc.oneof(
     { weight: 5, arbitrary: bringUp(p, has) },
+    { weight: 1, arbitrary: heard(p) },
     { weight: 16, arbitrary: controlled(p, guestAct(p, has)) },
     { weight: 2, arbitrary: fixed({ op: 'attach', dev, to: nested }) },
     { weight: 1, arbitrary: fixed({ op: 'attach', dev, to: s2 }) },
@@ -197,7 +232,8 @@ function piece(p: Place, has: Has): fc.Arbitrary<Pair[]> {
         .map(([at, from]) => same({ op: 'map', ioas, vm: `vm${vm}`, page: at, from, pages: 1 })),
     },
     { weight: 1, arbitrary: fixed({ op: 'veventRead', on: veventq }) },
-    { weight: 1, arbitrary: fixed({ op: 'faultQueueAlloc', as: fault, dev }, { op: 'faultRead', on: fault }) },
+    { weight: has.stalls ? 1 : 0, arbitrary: fixed({ op: 'faultRead', on: fault }) },
+    { weight: has.stalls ? 1 : 0, arbitrary: fixed({ op: 'faultRespond', on: fault, code: 'success' }) },
     { weight: 1, arbitrary: pasid.map((one) => same({ op: 'pasidAttach', dev, pasid: one, to: ioas })) },
     {
       weight: 1,
@@ -231,7 +267,7 @@ export function twinCase(options: CaseOptions = {}): fc.Arbitrary<LabCase> {
   if (among === null) throw new CaseError('two VMs, each with its own /dev/iommu, are what isolation is about');
   const maxOps = options.maxOps ?? DEFAULT_MAX_OPS;
   return labConfig({ ...options, among }).chain((config) => {
-    const has = { ats: config.ats === true, cmdqv: config.preset === 'grace' };
+    const has = { ats: config.ats === true, cmdqv: config.preset === 'grace', stalls: config.stalls === true };
     const group = fc.record({ id: fc.noShrink(fc.nat({ max: 0xffff })), pairs: place.chain((p) => piece(p, has)) });
     const steps = fc
       .array(group, { maxLength: maxOps, size: 'max' })

@@ -5,7 +5,10 @@ import { CMDQV_BUGS } from './cmdqv.ts';
 import { ENTRY_BUGS } from './entries.ts';
 import { GUEST_BUGS } from './guests.ts';
 import { HANDLE_BUGS } from './handles.ts';
+import { HANDOVER_BUGS } from './handover.ts';
 import { INVALIDATION_BUGS } from './invalidation.ts';
+import { ISOLATION_BUGS } from './isolation.ts';
+import { LIFETIME_BUGS } from './lifetime.ts';
 import { TEARDOWN_BUGS } from './teardown.ts';
 import { VMID_BUGS } from './vmid.ts';
 
@@ -22,5 +25,8 @@ export const ZOO: readonly Bug[] = [
   ...HANDLE_BUGS,
   ...ATS_BUGS,
   ...CMDQV_BUGS,
+  ...ISOLATION_BUGS,
+  ...LIFETIME_BUGS,
+  ...HANDOVER_BUGS,
   ...QUIRK_BUGS,
 ];
