@@ -54,12 +54,17 @@ export function scenarioData(
 export function scenarioYaml(data: Record<string, unknown>): string {
   const { steps, ...head } = data;
   const lines = (steps as readonly unknown[]).map((step) => `  - ${flow(step)}\n`);
-  return `${stringify(head, { lineWidth: 100 })}steps:${lines.length === 0 ? ' []\n' : `\n${lines.join('')}`}`;
+  return `${stringify(head, { lineWidth: 100, aliasDuplicateObjects: false })}steps:${lines.length === 0 ? ' []\n' : `\n${lines.join('')}`}`;
 }
 
-/** One line of YAML. */
+/** One line of YAML; what stands in it twice is written twice, as no scenario may have aliases. */
 const flow = (value: unknown): string =>
-  stringify(value, { collectionStyle: 'flow', lineWidth: 0, flowCollectionPadding: true }).trim();
+  stringify(value, {
+    collectionStyle: 'flow',
+    lineWidth: 0,
+    flowCollectionPadding: true,
+    aliasDuplicateObjects: false,
+  }).trim();
 
 /** What a scenario does, as a case: without what it looks at. Steps without an id have their number. */
 export function caseOf({ machine, steps }: Scenario): LabCase {
