@@ -157,10 +157,21 @@ class Asked {
 /** What an operation gives, or that it threw what no kernel function returns. */
 function attempt(lab: Lab, operation: Operation): OperationResult | Violation {
   try {
-    return execute(lab, operation);
+    return withoutStacks(() => execute(lab, operation));
   } catch (error) {
     if (error instanceof CaseError) throw error;
     return { rule: CRASH, message: `${operation.op} threw ${String(error)}` };
+  }
+}
+
+/** Where errors are answers, most of their cost would be the stack that nobody looks at. */
+function withoutStacks<T>(body: () => T): T {
+  const { stackTraceLimit } = Error;
+  Error.stackTraceLimit = 0;
+  try {
+    return body();
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit;
   }
 }
 
@@ -211,7 +222,7 @@ export function sanitized(extras: LabExtras = {}): {
 /** A lab, or why the driver could not be started on it. */
 function makeLab(config: LabConfig, extras: LabExtras | undefined): Lab | Violation {
   try {
-    return new Lab(config, extras);
+    return withoutStacks(() => new Lab(config, extras));
   } catch (error) {
     if (error instanceof CaseError) throw error;
     return { rule: CRASH, message: `starting the driver threw ${String(error)}` };
@@ -222,7 +233,7 @@ function makeLab(config: LabConfig, extras: LabExtras | undefined): Lab | Violat
 function closed(lab: Lab): Violation | null {
   lab.machine.conductor.schedule.operation('close');
   try {
-    lab.close();
+    withoutStacks(() => lab.close());
     return null;
   } catch (error) {
     return { rule: CRASH, message: `close threw ${String(error)}` };

@@ -21,6 +21,8 @@ export class VmidLedger {
   /** Whether anybody announced anything: without it ownership is undecided. */
   heard = false;
   #takenOver = false;
+  /** What {@link taken} gave last, of each SMMU. */
+  readonly #taken = new Map<string, { readonly version: number; readonly vmids: readonly number[] }>();
 
   constructor(kernel: LocalKernel) {
     kernel.onNote(({ what, act, where, id, owner }) => {
@@ -89,10 +91,14 @@ export class VmidLedger {
   }
 
   /** VMIDs that are owned on an SMMU, ascending, without those of {@link TENANT}s. */
-  taken(smmu: string): number[] {
-    const out: number[] = [];
-    for (const [vmid, owners] of this.#owners.get(smmu) ?? []) if (!isTenants(owners)) out.push(vmid);
-    return out.sort((a, b) => a - b);
+  taken(smmu: string): readonly number[] {
+    const known = this.#taken.get(smmu);
+    if (known?.version === this.version) return known.vmids;
+    const vmids: number[] = [];
+    for (const [vmid, owners] of this.#owners.get(smmu) ?? []) if (!isTenants(owners)) vmids.push(vmid);
+    vmids.sort((a, b) => a - b);
+    this.#taken.set(smmu, { version: this.version, vmids });
+    return vmids;
   }
 
   /** Every owned VMID as `smmu0 3 viommu:1`, sorted. */

@@ -22,7 +22,7 @@ class Table {
   #pages = new Set<number>();
   #first = Number.POSITIVE_INFINITY;
   #last = -1;
-  #registers = '';
+  #registers = { strtabHi: 0, strtabLo: 0, LOG2SIZE: 0, SPLIT: 0, twoLevel: false };
   #stale = true;
 
   constructor(smmu: Smmu) {
@@ -37,9 +37,15 @@ class Table {
 
   read(memory: Memory): readonly TranslatingSte[] {
     const { strtabHi, strtabLo, LOG2SIZE, SPLIT, twoLevel } = this.smmu.regs;
-    const registers = `${strtabHi} ${strtabLo} ${LOG2SIZE} ${SPLIT} ${twoLevel}`;
-    if (!this.#stale && registers === this.#registers) return this.entries;
-    this.#registers = registers;
+    const was = this.#registers;
+    const moved =
+      was.strtabHi !== strtabHi ||
+      was.strtabLo !== strtabLo ||
+      was.LOG2SIZE !== LOG2SIZE ||
+      was.SPLIT !== SPLIT ||
+      was.twoLevel !== twoLevel;
+    if (!this.#stale && !moved) return this.entries;
+    this.#registers = { strtabHi, strtabLo, LOG2SIZE, SPLIT, twoLevel };
     this.#stale = false;
     this.#pages = new Set();
     this.#first = Number.POSITIVE_INFINITY;

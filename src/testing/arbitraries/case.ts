@@ -26,7 +26,7 @@ export interface CaseOptions {
 }
 
 /** Most operations of a case, unless told. */
-export const DEFAULT_MAX_OPS = 100;
+export const DEFAULT_MAX_OPS = 250;
 
 /** Presets that are drawn: smallVmid is linuxNesting with 8-bit VMIDs, which are drawn by themselves. */
 const DRAWN_PRESETS: readonly LabPreset[] = ['linuxNesting', 'qemuVirt', 'grace'];
