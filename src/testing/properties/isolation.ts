@@ -170,7 +170,7 @@ function quiet({ machine, kernel, windows, guests }: Lab): void {
 }
 
 /** One of the two runs. */
-function observe({ config, steps }: LabCase, other: boolean, options: RunOptions): Observed {
+function observe({ config, steps }: LabCase, mine: readonly boolean[], other: boolean, options: RunOptions): Observed {
   const eyes = new Eyes();
   const lab = new Lab(config, { ...options.extras, observer: eyes.observe });
   eyes.open(lab);
@@ -200,7 +200,7 @@ function observe({ config, steps }: LabCase, other: boolean, options: RunOptions
     records.push({ ...step, operation, result, notes: [] });
     if (eyes.escaped !== null) return ended(RULE, eyes.escaped, i);
     const transactions = eyes.takeTransactions();
-    if (vmOf(operation) === OBSERVER) seen.set(i, outcomeText(lab, operation, result, transactions));
+    if (mine[i] === true) seen.set(i, outcomeText(lab, operation, result, transactions));
   }
   seen.set(steps.length, eyes.events);
   return { steps: records, seen, overflow: eyes.overflow, finding: null };
@@ -227,8 +227,9 @@ function difference(one: LabCase, first: Observed, second: Observed): Finding | 
 
 function run(one: LabCase, options: RunOptions): RunResult {
   options.coverage?.config(one.config);
-  const first = observe(one, false, options);
-  const second = observe(one, true, options);
+  const mine = one.steps.map(({ operation }) => vmOf(operation) === OBSERVER);
+  const first = observe(one, mine, false, options);
+  const second = observe(one, mine, true, options);
   const result = { steps: first.steps, ops: first.steps.length + second.steps.length };
   for (const { finding, steps } of [first, second]) if (finding !== null) return { ...result, finding, steps };
   if (first.overflow || second.overflow) return { ...result, finding: null, apart: 'overflow' };
