@@ -119,8 +119,8 @@ class Run {
       return { step: number, text: checkText(operation), said: [], ...noted, ...this.#judge(number, failed, null) };
     }
     let result: OperationResult;
-    for (const monitor of this.#monitors) monitor.before?.(operation);
     try {
+      for (const monitor of this.#monitors) monitor.before?.(operation);
       result = execute(this.#lab, operation);
     } catch (error) {
       if (error instanceof CaseError) throw new CaseError(`step ${number}: ${error.message}`);

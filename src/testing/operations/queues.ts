@@ -50,6 +50,7 @@ function openQueue(lab: Lab, name: string): OpenQueue {
 
 function faultRead(lab: Lab, name: string): OperationResult {
   const queue = openQueue(lab, name);
+  lab.kernel.runInterrupts();
   const bytes = queue.ctx.read(queue.fd, ROOM * iommu_hwpt_pgfault.bytes);
   let faults = 0;
   for (let at = 0; at < bytes.length; at += iommu_hwpt_pgfault.bytes) {
@@ -74,6 +75,7 @@ function faultRespond(lab: Lab, name: string, code: 'success' | 'invalid'): unde
 
 function veventRead(lab: Lab, name: string): OperationResult {
   const queue = openQueue(lab, name);
+  lab.kernel.runInterrupts();
   const bytes = queue.ctx.read(queue.fd, ROOM * (HEADER + EVENT_BYTES));
   const events: VeventRecord[] = [];
   for (let at = 0; at < bytes.length; ) {
