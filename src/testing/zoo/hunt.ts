@@ -59,6 +59,23 @@ function turnOf(lines: readonly Line[], i: number): { readonly line: Line | unde
   return { line: own[round % own.length], turn: Math.floor(round / own.length) };
 }
 
+/** The properties that have cases where a bug exists. @throws CaseError if none has */
+function askable(properties: readonly Property[], options: CampaignOptions): readonly Property[] {
+  const left: Property[] = [];
+  let why: unknown;
+  for (const property of properties) {
+    try {
+      linesOf([property], options);
+      left.push(property);
+    } catch (error) {
+      if (!(error instanceof CaseError)) throw error;
+      why ??= error;
+    }
+  }
+  if (left.length === 0) throw why;
+  return left;
+}
+
 /** Which bug a run has caught, and how. */
 export type Catch = NonNullable<Hunt['catch']>;
 
@@ -75,7 +92,8 @@ export class Hunter {
     const among = meet(fixed.among ?? {}, habitat(bug)) ?? {};
     const extras = infected(bug, options.extras);
     this.bug = bug;
-    this.#lines = linesOf(properties, { ...options, extras, fixed: { ...fixed, among } });
+    const where = { ...options, extras, fixed: { ...fixed, among } };
+    this.#lines = linesOf(askable(properties, where), where);
   }
 
   /** Makes run i. */
