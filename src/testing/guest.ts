@@ -225,7 +225,10 @@ export class Guest {
   /** Its memory as a file. */
   get file(): UserFile {
     const size = BigInt(GUEST_PAGES) * PAGE;
-    return { size, lookup: (offset, maxPages) => this.lookup(this.userVa + offset, maxPages) };
+    return {
+      size,
+      lookup: (offset, maxPages) => (offset < size ? this.lookup(this.userVa + offset, maxPages) : undefined),
+    };
   }
 
   /** Whether a user address lies in this VM. */
