@@ -1,24 +1,14 @@
 import fc from 'fast-check';
 import { cmdqvMakers, goodCommand, goodRing, queueName } from '../arbitraries/families/cmdqv.ts';
-import { EACH, LVCMDQS, type Pools } from '../arbitraries/pools.ts';
-import { cd, page, space, vsid } from '../arbitraries/values.ts';
+import { type Place, place } from '../arbitraries/places.ts';
+import { LVCMDQS, type Pools } from '../arbitraries/pools.ts';
+import { cd, page, space } from '../arbitraries/values.ts';
 import type { Flavour } from '../flavour.ts';
 import type { Operation } from '../operation.ts';
 import type { VcmdqCommand } from '../operations/cmdqv.ts';
 
-/** A VM on an SMMU with a CMDQV: everything that it has there. The vIOMMU of a number has the window of that number. */
-interface Place {
-  readonly dev: string;
-  readonly vm: number;
-  /** Number of the vIOMMU. */
-  readonly i: number;
-  readonly vsid: number;
-}
-
-const place = (p: Pools): fc.Arbitrary<Place> =>
-  fc
-    .record({ d: fc.nat({ max: p.devices.length - 1 }), vm: fc.nat({ max: Math.min(EACH, p.vms.length) - 1 }), vsid })
-    .map(({ d, ...rest }) => ({ dev: `d${d}`, i: Math.floor(d / p.perSmmu) * EACH + rest.vm, ...rest }));
+/** Number of a place's vIOMMU, which is that of its window too. */
+const numberOf = ({ viommu }: Place): number => Number(viommu.slice(1));
 
 const TEGRA = 'tegra241-cmdqv' as const;
 
@@ -33,11 +23,12 @@ const bringUp = (p: Pools): fc.Arbitrary<Operation[]> =>
       commands: fc.array(goodCommand, { minLength: 1, maxLength: 3 }),
       late: fc.boolean(),
     })
-    .map(({ at: { dev, vm, i, vsid }, cd, vste, rings, commands, late }): Operation[] => {
-      const [s2, ioas, window, viommu] = [`s${vm}`, `a${vm}`, p.windows[i] ?? '', p.viommus[i] ?? ''];
-      const nested = p.nested[i] ?? '';
+    .map(({ at, cd, vste, rings, commands, late }): Operation[] => {
+      const { dev, vm, ioas, s2, viommu, nested, vdevice, vsid } = at;
+      const i = numberOf(at);
+      const window = p.windows[i] ?? '';
       const attached: Operation[] = [
-        { op: 'vdeviceAlloc', as: dev.replace('d', 'x'), dev, viommu, vsid },
+        { op: 'vdeviceAlloc', as: vdevice, dev, viommu, vsid },
         { op: 'nestedAlloc', as: nested, dev, on: viommu, vste, cd },
         { op: 'attach', dev, to: nested },
       ];
@@ -45,7 +36,7 @@ const bringUp = (p: Pools): fc.Arbitrary<Operation[]> =>
         { op: 'hwptAlloc', as: s2, dev, ioas, nestParent: true },
         { op: 'viommuAlloc', as: viommu, dev, parent: s2, type: TEGRA },
         ...(late ? [] : attached),
-        { op: 'mmap', as: window, viommu, vm: `vm${vm}` },
+        { op: 'mmap', as: window, viommu, vm },
         ...rings.flatMap((ring, index): Operation[] => [
           { op: 'hwQueueAlloc', as: queueName(p, i, index), viommu, index, ...ring },
           { op: 'vcmdqStart', window, index },
@@ -64,17 +55,18 @@ const takeDown = (p: Pools): fc.Arbitrary<Operation[]> =>
       upwards: fc.constantFrom(false, false, true),
       parent: fc.boolean(),
     })
-    .map(({ at: { dev, i, vm }, munmap, upwards, parent }): Operation[] => {
+    .map(({ at, munmap, upwards, parent }): Operation[] => {
+      const { dev, viommu, nested, vdevice, s2 } = at;
+      const i = numberOf(at);
       const queues = Array.from({ length: LVCMDQS }, (_, l) => queueName(p, i, upwards ? l : LVCMDQS - 1 - l));
-      const viommu = p.viommus[i] ?? '';
       const gone: Operation = { op: 'munmap', name: p.windows[i] ?? '' };
-      const names = [...queues, p.nested[i] ?? '', dev.replace('d', 'x'), viommu];
+      const names = [...queues, nested, vdevice, viommu];
       return [
         ...(munmap === 'first' ? [gone] : []),
         { op: 'detach', dev },
         ...names.map((name): Operation => ({ op: 'destroy', name })),
         ...(munmap === 'last' ? [gone, { op: 'destroy' as const, name: viommu }] : []),
-        ...(parent ? [{ op: 'destroy' as const, name: `s${vm}` }] : []),
+        ...(parent ? [{ op: 'destroy' as const, name: s2 }] : []),
       ];
     });
 
@@ -90,13 +82,14 @@ const remap = (p: Pools): fc.Arbitrary<Operation[]> =>
       byVa: fc.boolean(),
       stop: fc.boolean(),
     })
-    .map(({ at: { dev, i, vm }, index, space, page, to, byVa, stop }): Operation[] => {
-      const window = p.windows[i] ?? '';
+    .map(({ at, index, space, page, to, byVa, stop }): Operation[] => {
+      const { dev, vm } = at;
+      const window = p.windows[numberOf(at)] ?? '';
       const asid = space + 1;
       const command: VcmdqCommand = byVa ? { command: 'NH_VA', asid, page } : { command: 'NH_ASID', asid };
       return [
         { op: 'dma', dev, page },
-        { op: 'guestMap', vm: `vm${vm}`, space, page, to },
+        { op: 'guestMap', vm, space, page, to },
         { op: 'vcmdqIssue', window, index, commands: [command] },
         { op: 'dma', dev, page },
         ...(stop ? [{ op: 'vcmdqStop' as const, window, index }] : []),
@@ -122,18 +115,18 @@ const mischief = (p: Pools): fc.Arbitrary<Operation[]> => {
 /** Single operations that only this flavour has a use for. */
 const single = (p: Pools): fc.Arbitrary<Operation[]> =>
   fc.oneof(
-    place(p).map(({ dev, i, vm }): Operation[] => [
-      { op: 'viommuAlloc', as: p.viommus[i] ?? '', dev, parent: `s${vm}`, type: TEGRA },
+    place(p).map(({ dev, viommu, s2 }): Operation[] => [
+      { op: 'viommuAlloc', as: viommu, dev, parent: s2, type: TEGRA },
     ]),
-    fc.nat({ max: p.viommus.length - 1 }).map((i): Operation[] => [
-      { op: 'veventqAlloc', as: `e${i}`, viommu: p.viommus[i] ?? '', depth: 2, type: TEGRA },
-      { op: 'veventRead', on: `e${i}` },
+    place(p).map(({ viommu, veventq }): Operation[] => [
+      { op: 'veventqAlloc', as: veventq, viommu, depth: 2, type: TEGRA },
+      { op: 'veventRead', on: veventq },
     ]),
     fc.constantFrom(...p.queues).map((name): Operation[] => [{ op: 'destroy', name }]),
     // VINTF_STATUS does not follow in time: when it is switched on, or off.
-    fc.record({ at: place(p), nth: fc.constantFrom(1, 2, 2) }).map(({ at: { dev, i, vm }, nth }): Operation[] => [
+    fc.record({ at: place(p), nth: fc.constantFrom(1, 2, 2) }).map(({ at: { dev, viommu, s2 }, nth }): Operation[] => [
       { op: 'fail', point: 'poll:cmdqv:VINTF_STATUS', nth },
-      { op: 'viommuAlloc', as: p.viommus[i] ?? '', dev, parent: `s${vm}`, type: TEGRA },
+      { op: 'viommuAlloc', as: viommu, dev, parent: s2, type: TEGRA },
     ]),
   );
 

@@ -357,7 +357,7 @@ const BUGS: readonly Omit<Bug, 'presets'>[] = [
   {
     name: 'vcmdq-memory-unpinned',
     story:
-      'The pages of a queue are unpinned when BASE has been written, not when the queue is gone: the VMM unmaps them, and hardware fetches on.',
+      'The pages of a queue are unpinned when BASE has been written, not when the queue is gone: the VMM unmaps them, and hardware fetches on. IOMMU_HW_QUEUE_ALLOC takes an access for as long as the queue lives (series by Nicolin Chen of June 2025).',
     apply: ({ driver }) => {
       const { vintfUser: base } = driver;
       driver.vintfUser = {
@@ -368,6 +368,27 @@ const BUGS: readonly Omit<Bug, 'presets'>[] = [
           queue.access.unpinPages(queue.cover.iova, queue.cover.length);
           queue.dropAccess(queue.access);
         },
+      };
+    },
+  },
+  {
+    name: 'vcmdq-memory-freed-while-running',
+    story:
+      "An SMMU is removed with its VINTF 0 still on: the memory of the kernel's own VCMDQs is given back while they run. Linux had the order of this teardown wrong until commit 5994617e09ee, iommu/tegra241-cmdqv: Fix CMD_SYNC use-after-free on teardown.",
+    apply: ({ driver }) => {
+      const { vintf: base } = driver;
+      let starting = false;
+      driver.vintf = {
+        ...base,
+        hwInit: (vintf, hypOwn) => {
+          starting = true;
+          try {
+            base.hwInit(vintf, hypOwn);
+          } finally {
+            starting = false;
+          }
+        },
+        hwDeinit: (vintf) => (starting || ofVm(vintf) ? base.hwDeinit(vintf) : true),
       };
     },
   },
@@ -431,7 +452,7 @@ const BUGS: readonly Omit<Bug, 'presets'>[] = [
   {
     name: 'window-shows-page-1',
     story:
-      'VIOMMU_ALLOC offers both pages of a VINTF for mmap. Page 1 has BASE, which holds host addresses: the VM has any memory fetched as its commands.',
+      'VIOMMU_ALLOC offers both pages of a VINTF for mmap. Page 1 has BASE, which holds host addresses: the VM has any memory fetched as its commands. QEMU traps it (RFC by Shameer Kolothum of 10 December 2025).',
     apply: ({ driver }) => {
       const { vintfUser: base } = driver;
       driver.vintfUser = {

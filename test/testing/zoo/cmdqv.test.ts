@@ -102,6 +102,10 @@ const SHOWN: Readonly<Record<string, readonly [RegExp, readonly Operation[], Lab
       { op: 'unmap', ioas: 'a0', page: 9, pages: 1 },
     ],
   ],
+  'vcmdq-memory-freed-while-running': [
+    /CMDQV-11: .* memory of VCMDQ \d at 0x\w+ was given back while it is enabled/,
+    [{ op: 'smmuUnplug', smmu: 'smmu0' }],
+  ],
   'sid-match-overflow': [
     /has the StreamID pairs 0x2:0x1; v0 has 0x2:0x1 0x3:0x2/,
     [...vintf(0), device(0), device(0, 3, 'd1')],
