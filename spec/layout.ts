@@ -260,7 +260,7 @@ export class Layout<F extends Fields = Fields> {
   /** A record with the given fields, all others zero. @throws LayoutError as {@link set}. */
   encode(values: Encoding<F>): Words {
     const words = this.zero();
-    for (const name of Object.keys(values) as (keyof F & string)[]) {
+    for (const name in values) {
       const value = values[name];
       if (value !== undefined) this.set(words, name, value as bigint | number | string);
     }

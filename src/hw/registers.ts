@@ -2,7 +2,7 @@
  * The register pages: which register answers at which offset, access sizes, read-only and reserved bits. What a
  * register does is attached by the block that owns it.
  */
-import { type Caps, featureMet } from '../../spec/caps.ts';
+import { type Caps, featureMet, perCaps } from '../../spec/caps.ts';
 import type { Register } from '../../spec/layout.ts';
 import { MIN_FOOTPRINT, PAGE_BYTES, PAGE0_ALIASES, PAGE1, REGISTERS } from '../../spec/registers.ts';
 import type { SmmuOptions } from './config.ts';
@@ -57,11 +57,28 @@ export function writableBits(register: Register, caps: Caps): [lo: number, hi: n
   return masks;
 }
 
-/** Where an offset leads: a register, and which half of it. */
-interface Place {
-  readonly cell: Cell;
-  readonly high: boolean;
+/** What an SMMU makes of a register. */
+interface Facts {
+  readonly writable: readonly [lo: number, hi: number];
+  /** The feature it needs is there. */
+  readonly present: boolean;
 }
+
+/** Worked out once for SMMUs that can do the same. */
+const knownFacts = perCaps(() => new Map<Register, Facts>());
+
+function factsOf(register: Register, caps: Caps): Facts {
+  const known = knownFacts(caps);
+  let facts = known.get(register);
+  if (facts === undefined) {
+    facts = { writable: writableBits(register, caps), present: featureMet(register.info.when, caps) };
+    known.set(register, facts);
+  }
+  return facts;
+}
+
+/** Whether an offset that leads to a cell means its high half: registers are aligned to their size. */
+const isHigh = (cell: Cell, offset: number): boolean => cell.register.bytes === 8 && (offset & 4) !== 0;
 
 const ALL = 0xffffffff;
 
@@ -71,7 +88,8 @@ export class RegisterFile {
   readonly options: SmmuOptions;
   readonly #smmu: string;
   readonly #watch: Watch;
-  readonly #places = new Map<number, Place>();
+  /** Where each offset leads. */
+  readonly #places = new Map<number, Cell>();
   readonly #cells = new Map<Register, Cell>();
   readonly #all: Cell[] = [];
   /** Both halves of each of {@link #all} at power-on. */
@@ -94,7 +112,10 @@ export class RegisterFile {
 
   /** Places a register `page` bytes from SMMU_BASE, if its feature is present. */
   add(register: Register, page: number): Cell {
-    const [lo, hi] = writableBits(register, this.caps);
+    const {
+      writable: [lo, hi],
+      present,
+    } = factsOf(register, this.caps);
     const cell = new Cell(register, lo, hi);
     this.#cells.set(register, cell);
     this.#all.push(cell);
@@ -102,9 +123,9 @@ export class RegisterFile {
     const reset = this.options.reset[register.name];
     cell.lo = reset === undefined ? (unknown & lo) >>> 0 : Number(reset & 0xffffffffn);
     cell.hi = reset === undefined ? (unknown & hi) >>> 0 : Number((reset >> 32n) & 0xffffffffn);
-    if (!featureMet(register.info.when, this.caps)) return cell;
-    this.#places.set(page + register.offset, { cell, high: false });
-    if (register.bytes === 8) this.#places.set(page + register.offset + 4, { cell, high: true });
+    if (!present) return cell;
+    this.#places.set(page + register.offset, cell);
+    if (register.bytes === 8) this.#places.set(page + register.offset + 4, cell);
     return cell;
   }
 
@@ -123,8 +144,8 @@ export class RegisterFile {
   }
 
   #alias(offset: number, target: number): void {
-    const place = this.#places.get(target);
-    if (place !== undefined && !this.#places.has(offset)) this.#places.set(offset, place);
+    const cell = this.#places.get(target);
+    if (cell !== undefined && !this.#places.has(offset)) this.#places.set(offset, cell);
   }
 
   /** A register's storage. @throws RangeError for one that this SMMU does not place in pages 0 and 1 */
@@ -143,8 +164,8 @@ export class RegisterFile {
 
   /** Reads 32 bits. An undefined or misaligned offset reads 0 (6.2). */
   read32(offset: number): number {
-    const place = this.#places.get(offset);
-    const value = place === undefined ? 0 : readHalf(place);
+    const cell = this.#places.get(offset);
+    const value = cell === undefined ? 0 : readHalf(cell, isHigh(cell, offset));
     if (this.#watch.observer !== null) this.#announce('register-read', offset, 4, 0, value, '');
     return value;
   }
@@ -161,21 +182,21 @@ export class RegisterFile {
     const high = this.#places.get(offset + 4);
     this.#readHi = 0;
     if (offset % 8 !== 0 || this.#refusedPair(low, high)) return 0;
-    const lo = low === undefined ? 0 : readHalf(low);
-    this.#readHi = high === undefined ? 0 : readHalf(high);
+    const lo = low === undefined ? 0 : readHalf(low, false);
+    this.#readHi = high === undefined ? 0 : readHalf(high, isHigh(high, offset + 4));
     return lo;
   }
 
-  #refusedPair(low: Place | undefined, high: Place | undefined): boolean {
-    return this.options.wideOverPair === 'razwi' && (low === undefined || low.cell !== high?.cell);
+  #refusedPair(low: Cell | undefined, high: Cell | undefined): boolean {
+    return this.options.wideOverPair === 'razwi' && (low === undefined || low !== high);
   }
 
   /** Writes 32 bits. */
   write32(offset: number, value: number): void {
-    const place = this.#places.get(offset);
+    const cell = this.#places.get(offset);
     let ignored = 'undefined offset';
-    if (place !== undefined)
-      ignored = place.high ? write(place.cell, 0, 0, value, ALL) : write(place.cell, value, ALL, 0, 0);
+    if (cell !== undefined)
+      ignored = isHigh(cell, offset) ? write(cell, 0, 0, value, ALL) : write(cell, value, ALL, 0, 0);
     if (this.#watch.observer !== null) this.#announce('register-write', offset, 4, 0, value, ignored);
   }
 
@@ -192,9 +213,9 @@ export class RegisterFile {
     const high = this.#places.get(offset + 4);
     if (offset % 8 !== 0) return 'misaligned';
     if (this.#refusedPair(low, high)) return 'two registers';
-    if (low !== undefined && low.cell === high?.cell) return write(low.cell, lo, ALL, hi, ALL);
-    const first = low === undefined ? 'undefined offset' : write(low.cell, lo, ALL, 0, 0);
-    const second = high === undefined ? 'undefined offset' : write(high.cell, hi, ALL, 0, 0);
+    if (low !== undefined && low === high) return write(low, lo, ALL, hi, ALL);
+    const first = low === undefined ? 'undefined offset' : write(low, lo, ALL, 0, 0);
+    const second = high === undefined ? 'undefined offset' : write(high, hi, ALL, 0, 0);
     return first === '' || second === '' ? '' : first;
   }
 
@@ -210,7 +231,7 @@ export class RegisterFile {
   }
 }
 
-function readHalf({ cell, high }: Place): number {
+function readHalf(cell: Cell, high: boolean): number {
   if (cell.behaviour.read !== undefined) return cell.behaviour.read() >>> 0;
   return high ? cell.hi : cell.lo;
 }

@@ -187,11 +187,7 @@ export class Speculation implements Speculator {
     const { tlb } = this.#translator;
     if (tlb.places === 0) return;
     const first = schedule.choose(this.name, 'place', tlb.places);
-    for (let i = 0; i < EVICT_TRIES; i++)
-      if (tlb.evict((first + i) % tlb.places)) {
-        this.#announce('evict', 'TLB entry');
-        return;
-      }
+    if (tlb.evictFrom(first, EVICT_TRIES)) this.#announce('evict', 'TLB entry');
   }
 
   #evictConfiguration(schedule: Schedule): void {

@@ -10,6 +10,7 @@ const CAPACITY = 64;
 
 /** A store to a 64-bit unit, or to part of it. Made once and used again: filling a page is five hundred of them. */
 class Pending {
+  readonly place: number;
   hi = 0;
   lo = 0;
   maskHi = 0;
@@ -20,6 +21,10 @@ class Pending {
   serial = 0;
   /** The next store to the same unit; in the list of unused ones, the next of those. */
   next: Pending | null = null;
+
+  constructor(place: number) {
+    this.place = place;
+  }
 }
 
 /** Places of the table that says cheaply which units have no store waiting. */
@@ -38,8 +43,11 @@ export class StoreBuffer implements Speculator {
   readonly #schedule: Schedule;
   readonly #published: () => void;
   readonly #issued: (hi: number, lo: number) => void;
-  /** The oldest store of each unit that has one, in the order in which the units began to wait. */
-  readonly #units: Pending[] = [];
+  /** Every {@link Pending} there is, by its place. */
+  readonly #all: Pending[] = [];
+  /** Places of the oldest store of each unit that has one, in the order in which the units began to wait. */
+  readonly #units = new Uint8Array(CAPACITY + 1);
+  #unitCount = 0;
   /** How many of {@link #units} fall into each bucket. */
   readonly #buckets = new Uint8Array(BUCKETS);
   #unused: Pending | null = null;
@@ -85,7 +93,7 @@ export class StoreBuffer implements Speculator {
     one.serial = ++this.#serial;
     let last = this.#find(hi | 0, lo & ~7);
     if (last === null) {
-      this.#units.push(one);
+      this.#units[this.#unitCount++] = one.place;
       this.#buckets[bucketOf(lo)] = (this.#buckets[bucketOf(lo)] ?? 0) + 1;
     } else {
       while (last.next !== null) last = last.next;
@@ -101,15 +109,16 @@ export class StoreBuffer implements Speculator {
   /** The oldest store that waits of an aligned unit. */
   #find(hi: number, lo: number): Pending | null {
     if (this.#buckets[bucketOf(lo)] === 0) return null;
-    for (let i = 0; i < this.#units.length; i++) {
-      const one = this.#units[i] as Pending;
+    for (let i = 0; i < this.#unitCount; i++) {
+      const one = this.#all[this.#units[i] as number] as Pending;
       if (one.lo === lo && one.hi === hi) return one;
     }
     return null;
   }
 
   #take(hi: number, lo: number): Pending {
-    const one = this.#unused ?? new Pending();
+    const one = this.#unused ?? new Pending(this.#all.length);
+    if (this.#unused === null) this.#all.push(one);
     this.#unused = one.next;
     one.hi = hi;
     one.lo = lo;
@@ -145,10 +154,12 @@ export class StoreBuffer implements Speculator {
     if (this.#publishing === 0) return false;
     const first = unitOf(hi, lo);
     const end = first + bytes / 8;
-    return this.#units.some((one) => {
+    for (let i = 0; i < this.#unitCount; i++) {
+      const one = this.#all[this.#units[i] as number] as Pending;
       const unit = unitOf(one.hi, one.lo);
-      return unit >= first && unit < end && one.serial < this.#publishing;
-    });
+      if (unit >= first && unit < end && one.serial < this.#publishing) return true;
+    }
+    return false;
   }
 
   /** Makes every store visible, one by one, in the order the schedule draws. */
@@ -163,12 +174,12 @@ export class StoreBuffer implements Speculator {
 
   #publishOne(moment: boolean): void {
     const units = this.#units;
-    const pick = this.#schedule.choose(this.name, 'store', units.length);
-    const one = units[pick] as Pending;
-    if (one.next !== null) units[pick] = one.next;
+    const pick = this.#schedule.choose(this.name, 'store', this.#unitCount);
+    const one = this.#all[units[pick] as number] as Pending;
+    if (one.next !== null) units[pick] = one.next.place;
     else {
-      for (let i = pick + 1; i < units.length; i++) units[i - 1] = units[i] as Pending;
-      units.pop();
+      this.#unitCount--;
+      for (let i = pick; i < this.#unitCount; i++) units[i] = units[i + 1] as number;
       this.#buckets[bucketOf(one.lo)] = (this.#buckets[bucketOf(one.lo)] ?? 0) - 1;
     }
     this.#count--;

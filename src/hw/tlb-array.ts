@@ -237,6 +237,11 @@ export class TlbArray {
     }
   }
 
+  /** Nothing was ever put in. */
+  get untouched(): boolean {
+    return this.#sizeCount === 0;
+  }
+
   /** Number of places for entries: what {@link evict} takes. */
   get places(): number {
     return this.#entries.length;

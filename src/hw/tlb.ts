@@ -118,6 +118,9 @@ export class Tlb {
   readonly #caps: TlbCaps;
   readonly #asidDropsGlobals: boolean;
   readonly #target = new Target();
+  readonly #arrays: readonly TlbArray[];
+  /** Number of places for entries in all caches: what {@link evict} takes. */
+  readonly places: number;
 
   /** @throws RangeError as {@link TlbArray} */
   constructor(options: TlbOptions, caps: TlbCaps) {
@@ -125,6 +128,8 @@ export class Tlb {
     this.ipa = new TlbArray(options.ipa);
     this.s1Tables = new TlbArray(options.s1Tables);
     this.s2Tables = new TlbArray(options.s2Tables);
+    this.#arrays = CACHES.map((cache) => this[cache]);
+    this.places = this.#arrays.reduce((sum, { places }) => sum + places, 0);
     this.#caps = caps;
     this.#asidDropsGlobals = options.asidDropsGlobals ?? false;
   }
@@ -235,18 +240,20 @@ export class Tlb {
     for (const world of Object.values(StreamWorld)) this.groups.dropWorld(world);
   }
 
-  /** Number of places for entries in all caches: what {@link evict} takes. */
-  get places(): number {
-    return CACHES.reduce((sum, cache) => sum + this[cache].places, 0);
-  }
-
   /** Drops what stands at a place of any cache, as hardware may at any time. False: nothing was there. */
   evict(place: number): boolean {
     let left = place;
-    for (const cache of CACHES) {
-      if (left < this[cache].places) return this[cache].evict(left);
-      left -= this[cache].places;
+    for (const array of this.#arrays) {
+      if (left < array.places) return array.evict(left);
+      left -= array.places;
     }
+    return false;
+  }
+
+  /** As {@link evict}, for the first place in use of `tries` from `first` on; after the last place comes place 0. */
+  evictFrom(first: number, tries: number): boolean {
+    if (this.#arrays.every(({ untouched }) => untouched)) return false;
+    for (let i = 0; i < tries; i++) if (this.evict((first + i) % this.places)) return true;
     return false;
   }
 

@@ -42,6 +42,8 @@ export class History {
   #count = 0;
   readonly #names: string[] = [];
   readonly #ids = new Map<string, number>();
+  /** The same for queues: by SMMU, then by queue. */
+  readonly #queues = new Map<string, Map<string, number>>();
   readonly #texts = new Map<number, { readonly text: string; readonly subject: Partial<Subject> }>();
 
   constructor(clock: Clock) {
@@ -57,7 +59,22 @@ export class History {
     return id;
   }
 
-  #push(kind: number, who: string, a: number, b: number, c: number, d: number, e: number): void {
+  /** A queue by its SMMU and its name; the text is put together once. */
+  #queueId(smmu: string, queue: string): number {
+    let ids = this.#queues.get(smmu);
+    if (ids === undefined) {
+      ids = new Map();
+      this.#queues.set(smmu, ids);
+    }
+    let id = ids.get(queue);
+    if (id === undefined) {
+      id = this.#id(`${smmu} ${queue}`);
+      ids.set(queue, id);
+    }
+    return id;
+  }
+
+  #push(kind: number, who: number, a: number, b: number, c: number, d: number, e: number): void {
     if (this.#count === this.#capacity && this.#capacity < CAPACITY) this.#grow();
     const slot = this.#count++ % this.#capacity;
     const at = slot * WIDTH;
@@ -65,7 +82,7 @@ export class History {
     if (ring[at + 1] === Kind.Text) this.#texts.delete(slot);
     ring[at] = this.#clock.now;
     ring[at + 1] = kind;
-    ring[at + 2] = this.#id(who);
+    ring[at + 2] = who;
     ring[at + 3] = a;
     ring[at + 4] = b;
     ring[at + 5] = c;
@@ -83,14 +100,14 @@ export class History {
 
   /** A store to a watched unit. */
   store(unit: number, hi: number, lo: number): void {
-    this.#push(Kind.Store, '', unit, hi >>> 0, lo >>> 0, 0, 0);
+    this.#push(Kind.Store, this.#id(''), unit, hi >>> 0, lo >>> 0, 0, 0);
   }
 
   /** A command was consumed, or stopped its queue with `error`. */
   command(smmu: string, queue: string, words: Words, error: number): void {
     this.#push(
       error === 0 ? Kind.Command : Kind.CommandError,
-      `${smmu} ${queue}`,
+      this.#queueId(smmu, queue),
       words[0] ?? 0,
       words[1] ?? 0,
       words[2] ?? 0,
@@ -101,17 +118,17 @@ export class History {
 
   /** A register was written. */
   register(smmu: string, offset: number, hi: number, lo: number): void {
-    this.#push(Kind.Register, smmu, offset, hi >>> 0, lo >>> 0, 0, 0);
+    this.#push(Kind.Register, this.#id(smmu), offset, hi >>> 0, lo >>> 0, 0, 0);
   }
 
   /** A transaction of a stream. */
   dma(smmu: string, sid: number, isWrite: boolean, hi: number, lo: number): void {
-    this.#push(Kind.Dma, smmu, sid, hi >>> 0, lo >>> 0, isWrite ? 1 : 0, 0);
+    this.#push(Kind.Dma, this.#id(smmu), sid, hi >>> 0, lo >>> 0, isWrite ? 1 : 0, 0);
   }
 
   /** Anything else, rare. */
   text(smmu: string, text: string, subject: Partial<Subject>): void {
-    this.#push(Kind.Text, smmu, 0, 0, 0, 0, 0);
+    this.#push(Kind.Text, this.#id(smmu), 0, 0, 0, 0, 0);
     this.#texts.set((this.#count - 1) % this.#capacity, { text, subject });
   }
 

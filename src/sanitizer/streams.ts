@@ -101,6 +101,7 @@ export class Streams implements Sink {
   /** When a CFGI_STE of a stream was consumed last. */
   readonly #cfgis = new Map<number, number>();
   readonly #scratch = STE.zero();
+  readonly #l1std = L1STD.zero();
   readonly #record: RecordFacts;
   /** Called when an STE changed while SMMUEN was 0. */
   onStoreWhileOff: (() => void) | null = null;
@@ -172,8 +173,9 @@ export class Streams implements Sink {
   }
 
   #activate(index: number, hi: number, lo: number): void {
-    const words = Uint32Array.of(lo, hi);
-    const span = slotValue(words, SPAN);
+    this.#l1std[0] = lo;
+    this.#l1std[1] = hi;
+    const span = slotValue(this.#l1std, SPAN);
     if (span === 0 || span > this.#split + 1) return;
     const count = 2 ** (span - 1);
     const unit = unitOf(hi & L2PTR.hiMask, lo & L2PTR.loMask);
