@@ -4,7 +4,6 @@ import {
   attachGroupHandle,
   detachDevicePasid,
   detachGroupHandle,
-  newAttachHandle,
   replaceDevicePasid,
   replaceGroupHandle,
 } from '../driver/iommu/attach.ts';
@@ -147,15 +146,26 @@ function firstAttach(idev: DeviceObject, pasid: number, hwpt: HwptObject): void 
   const { igroup } = idev;
   checkPasidCompat(idev, pasid, hwpt);
   const handle = makeHandle(idev, hwpt);
-  if (pasid === NO_PASID) attachGroupHandle(hwpt.liveDomain, igroup.group, handle);
-  else attachDevicePasid(hwpt.liveDomain, idev.dev, pasid, handle);
+  orFree(idev, handle, () => {
+    if (pasid === NO_PASID) attachGroupHandle(hwpt.liveDomain, igroup.group, handle);
+    else attachDevicePasid(hwpt.liveDomain, idev.dev, pasid, handle);
+  });
   igroup.attachments.set(pasid, { hwpt, handle, devices: new Map([[idev.id, idev]]) });
 }
 
 function makeHandle(idev: DeviceObject, hwpt: HwptObject): AttachHandle {
   if (hwpt instanceof HwptNested && hwpt.viommu !== null) checkIommu(hwpt.viommu, 'attach');
-  idev.ctx.kernel.alloc('iommufd:attach-handle');
-  return newAttachHandle(hwpt.liveDomain, idev);
+  return idev.ctx.parts.handles.alloc(idev, hwpt.liveDomain);
+}
+
+/** An attach that fails never had a handle. */
+function orFree(idev: DeviceObject, handle: AttachHandle, attach: () => void): void {
+  try {
+    attach();
+  } catch (error) {
+    idev.ctx.parts.handles.free(idev, handle);
+    throw error;
+  }
 }
 
 /**
@@ -192,8 +202,7 @@ function doReplace(idev: DeviceObject, pasid: number, hwpt: HwptObject): HwptObj
       throw error;
     }
     if (pasid === NO_PASID && !sameIoas) unreserveAll(old.paging, devs);
-    hwpt.users += attachment.devices.size;
-    old.users -= attachment.devices.size - 1;
+    idev.ctx.parts.replaced(old, hwpt, attachment.devices.size);
     return old;
   });
 }
@@ -202,9 +211,12 @@ function doReplace(idev: DeviceObject, pasid: number, hwpt: HwptObject): HwptObj
 function replaceDomain(idev: DeviceObject, pasid: number, attachment: Attachment, hwpt: HwptObject): void {
   checkPasidCompat(idev, pasid, hwpt);
   const handle = makeHandle(idev, hwpt);
-  if (pasid === NO_PASID) replaceGroupHandle(idev.igroup.group, hwpt.liveDomain, handle);
-  else replaceDevicePasid(hwpt.liveDomain, idev.dev, pasid, handle);
+  orFree(idev, handle, () => {
+    if (pasid === NO_PASID) replaceGroupHandle(idev.igroup.group, hwpt.liveDomain, handle);
+    else replaceDevicePasid(hwpt.liveDomain, idev.dev, pasid, handle);
+  });
   attachment.hwpt.fault?.autoRespond(attachment.handle);
+  idev.ctx.parts.handles.free(idev, attachment.handle);
   attachment.hwpt = hwpt;
   attachment.handle = handle;
 }
@@ -243,6 +255,7 @@ function detachLocked(idev: DeviceObject, pasid: number): HwptObject | null {
       if (pasid === NO_PASID) detachGroupHandle(hwpt.liveDomain, igroup.group);
       else detachDevicePasid(hwpt.liveDomain, idev.dev, pasid);
       hwpt.fault?.autoRespond(attachment.handle);
+      idev.ctx.parts.handles.free(idev, attachment.handle);
       igroup.attachments.delete(pasid);
     }
     if (pasid === NO_PASID) hwpt.paging.ioas.table.removeReserved(idev.dev);

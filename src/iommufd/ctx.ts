@@ -1,5 +1,6 @@
 /** What all ioctls of one open /dev/iommu share (struct iommufd_ctx). */
 import type { IommuGroup } from '../driver/iommu/group.ts';
+import type { AttachHandle } from '../driver/iommu/ops.ts';
 import type { Kernel } from '../driver/kernel.ts';
 import { FileTable } from './files.ts';
 import type { HoldPolicyName, HoldReport } from './hold.ts';
@@ -41,6 +42,9 @@ export class IommufdCtx {
   readonly objects: ObjectTable;
   readonly files: FileTable;
   readonly mmaps: MmapSpace;
+  readonly parts: IommufdParts;
+  /** Handles of attachments: as many as there are attachments. */
+  readonly handles = new Set<AttachHandle>();
   readonly pins: PinAccount;
   readonly iommuHold: HoldPolicyName;
   readonly quirks: Quirks;
@@ -67,7 +71,8 @@ export class IommufdCtx {
     this.process = options.process ?? { memory: NO_MEMORY };
     this.objects = new ObjectTable(this.kernel);
     this.files = new FileTable(this.kernel, this.process.maxFd ?? 1023);
-    this.mmaps = new MmapSpace(this.kernel, options.parts ?? iommufdParts());
+    this.parts = options.parts ?? iommufdParts();
+    this.mmaps = new MmapSpace(this.kernel, this.parts);
     this.pins = new PinAccount(this.process);
     this.iommuHold = options.iommuHold ?? 'raw';
     this.quirks = options.quirks ?? 'none';

@@ -6,7 +6,6 @@ import { detach } from './attach.ts';
 import type { Command } from './command.ts';
 import type { IommufdCtx } from './ctx.ts';
 import { fail } from './errors.ts';
-import { revokeHolds } from './hold.ts';
 import { Igroup } from './igroup.ts';
 import { IommufdObject } from './object.ts';
 import type { Ucmd, UserPointer } from './ucmd.ts';
@@ -43,14 +42,7 @@ export class DeviceObject extends IommufdObject {
 
   /** The vDEVICE must not outlive the device. Kernel: iommufd_device_pre_destroy(). */
   override preDestroy(): void {
-    revokeHolds(this);
-    const vdev = this.igroup.locked(() => {
-      this.destroying = true;
-      if (this.vdev === null || this.ctx.objects.peek(this.vdev.id) !== this.vdev) return null;
-      this.vdev.users++;
-      return this.vdev;
-    });
-    if (vdev !== null) this.ctx.objects.tombstoneUser(vdev);
+    this.ctx.parts.devicePreDestroy(this);
   }
 }
 
@@ -81,7 +73,7 @@ export function deviceBind(ctx: IommufdCtx, dev: Device): DeviceObject {
   }
   ctx.getFile();
   // The calling driver is a user until unbind; the bias of 1 belongs to the table.
-  idev.users++;
+  ctx.parts.bound(idev);
   ctx.objects.finalize(idev);
   return idev;
 }

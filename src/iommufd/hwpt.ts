@@ -107,7 +107,7 @@ export class HwptPaging extends Hwpt {
 
   private finish(): void {
     this.destroyCommon();
-    this.ioas.users--;
+    this.ctx.parts.spaceHold.put(this.ioas);
   }
 }
 
@@ -164,7 +164,7 @@ export function hwptPagingAlloc(
   if (flags & HWPT_ALLOC_FLAGS.FAULT_ID_VALID && flags & HWPT_ALLOC_FLAGS.NEST_PARENT)
     fail('EOPNOTSUPP', 'a nesting parent takes no fault queue');
   const hwpt = ctx.objects.alloc(new HwptPaging(ctx, ioas, flags));
-  ioas.users++;
+  ctx.parts.spaceHold.get(ioas);
   try {
     hwpt.domain = allocPagingDomain(ops, idev, flags, data);
     if (idev.enforceCacheCoherency) enforceCacheCoherency(hwpt);
@@ -176,7 +176,7 @@ export function hwptPagingAlloc(
       throw error;
     }
   } catch (error) {
-    ctx.objects.abortAndDestroy(hwpt);
+    ctx.parts.unwind(ctx, hwpt);
     throw error;
   }
   ioas.hwpts.add(hwpt);
@@ -237,7 +237,7 @@ function buildNested(ctx: IommufdCtx, hwpt: HwptNested, owner: IommuOps, alloc: 
     }
     return hwpt;
   } catch (error) {
-    ctx.objects.abortAndDestroy(hwpt);
+    ctx.parts.unwind(ctx, hwpt);
     throw error;
   }
 }
@@ -297,7 +297,7 @@ function publish(ctx: IommufdCtx, ucmd: Ucmd<Command<'IOMMU_HWPT_ALLOC'>>, hwpt:
     cmd.out_hwpt_id = hwpt.id;
     ucmd.respond();
   } catch (error) {
-    ctx.objects.abortAndDestroy(hwpt);
+    ctx.parts.unwind(ctx, hwpt);
     throw error;
   }
   ctx.objects.finalize(hwpt);

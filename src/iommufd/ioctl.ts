@@ -74,7 +74,7 @@ function run<K extends IommufdIoctlName>(ctx: IommufdCtx, name: K, ucmd: Ucmd<Co
     handler(ctx, ucmd);
     if (ucmd.newObject !== undefined) ctx.objects.finalize(ucmd.newObject);
   } catch (error) {
-    if (ucmd.newObject !== undefined) ctx.objects.abortAndDestroy(ucmd.newObject);
+    if (ucmd.newObject !== undefined) ctx.parts.unwind(ctx, ucmd.newObject);
     throw error;
   } finally {
     ctx.putFile();

@@ -44,8 +44,7 @@ export class VdeviceObject extends IommufdObject implements IommufdVdevice {
   override abort(): void {
     this.destroy?.(this);
     doneTo(this.ctx.kernel, this.dev, 'vDEVICE destroyed');
-    // Only its own slot: the allocation may have found it taken.
-    if (this.viommu.vdevs.get(this.virtId) === this) this.viommu.vdevs.delete(this.virtId);
+    this.ctx.parts.vdevices.withdraw(this);
     this.viommu.users--;
     this.idev.vdev = null;
   }
@@ -86,19 +85,19 @@ function build(
   idev.vdev = vdev;
   try {
     if (viommu.vdevs.has(cmd.virt_id)) fail('EEXIST', `virtual id 0x${cmd.virt_id.toString(16)} is in use`);
-    ctx.kernel.alloc('iommufd:vdevs');
-    viommu.vdevs.set(cmd.virt_id, null);
+    const { vdevices } = ctx.parts;
+    vdevices.reserve(vdev);
     try {
       viommu.ops?.vdeviceInit?.(vdev);
     } catch (error) {
-      viommu.vdevs.delete(cmd.virt_id);
+      vdevices.unreserve(vdev);
       throw error;
     }
-    viommu.vdevs.set(cmd.virt_id, vdev);
+    vdevices.publish(vdev);
     cmd.out_vdevice_id = vdev.id;
     ucmd.respond();
   } catch (error) {
-    ctx.objects.abortAndDestroy(vdev);
+    ctx.parts.unwind(ctx, vdev);
     throw error;
   }
   ctx.objects.finalize(vdev);

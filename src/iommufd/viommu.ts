@@ -14,7 +14,7 @@ import type { Command } from './command.ts';
 import type { IommufdCtx } from './ctx.ts';
 import { getDevice } from './device.ts';
 import { fail } from './errors.ts';
-import { checkIommu, dropHold, type Hold, takeHold } from './hold.ts';
+import { checkIommu, type Hold } from './hold.ts';
 import { HwQueueObject } from './hw-queue.ts';
 import { getHwptPaging, type HwptPaging } from './hwpt.ts';
 import { IommufdObject } from './object.ts';
@@ -61,7 +61,7 @@ export class ViommuObject extends IommufdObject implements IommufdViommu {
       reportDeadIommu(this);
       this.ops.destroy(this);
     }
-    dropHold(this);
+    this.ctx.parts.hold.drop(this);
     this.hwpt.users--;
     this.vdevs.clear();
   }
@@ -126,7 +126,7 @@ export function viommuAlloc(ctx: IommufdCtx, ucmd: Ucmd<Command<'IOMMU_VIOMMU_AL
       const viommu = ctx.objects.alloc(new ViommuObject(ctx, cmd.type, hwpt, idev.dev.iommu));
       ucmd.newObject = viommu;
       hwpt.users++;
-      takeHold(viommu, idev);
+      ctx.parts.hold.take(viommu, idev);
       const data = userData(ucmd.pointer('data_uptr'), cmd.type, cmd.data_len);
       ops.viommuInit?.(viommu, hwpt.liveDomain, cmd.data_len > 0 ? data : null);
       if (viommu.ops === null) {

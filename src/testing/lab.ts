@@ -49,6 +49,8 @@ export interface LabExtras {
   /** Called with the kernel before anything runs on it: to listen, to plan failures, to act at points. */
   readonly withKernel?: (kernel: LocalKernel, machine: Machine) => void;
   readonly observer?: Observer;
+  /** Called when a lab is complete, and again after each kexec. */
+  readonly ready?: (lab: Lab) => void;
 }
 
 /** A device as tests hold it: where it is, its DMA, and VFIO's view of it. */
@@ -134,6 +136,7 @@ export class Lab {
     extras.withKernel?.(this.kernel, this.machine);
     this.#extras = extras;
     this.#system = this.#boot('reset', true);
+    extras.ready?.(this);
   }
 
   /** The shipped driver; null if another one was handed in. */
@@ -241,6 +244,7 @@ export class Lab {
     this.kernel.announce({ what: 'driver', act: 'give', where: '', id: 0n, owner: how });
     this.#boots++;
     this.#system = this.#boot(how === 'orderly' ? 'reset' : how, false);
+    this.#extras.ready?.(this);
     return true;
   }
 

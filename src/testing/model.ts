@@ -143,12 +143,38 @@ export class VmidModel {
         this.#resetEnd(o.dev, result.saw === STAYS_BLOCKED);
         return;
       case 'destroy':
+        this.#mustBeFree(o.name);
         this.#paging.delete(o.name);
         this.#viommus.delete(o.name);
         this.#nested.delete(o.name);
         return;
       default:
     }
+  }
+
+  /** @throws Error if something that is there holds what was destroyed */
+  #mustBeFree(name: string): void {
+    const gone = this.#paging.get(name) ?? this.#viommus.get(name) ?? this.#nested.get(name);
+    const holder =
+      this.#attachedTo(name) ??
+      keyOf(this.#paging, ({ ioas }) => ioas === name) ??
+      (gone === undefined
+        ? undefined
+        : (keyOf(this.#viommus, ({ parent }) => parent === gone) ??
+          keyOf(this.#nested, ({ parent, viommu }) => (viommu ?? parent) === gone)));
+    if (holder !== undefined)
+      throw new Error(`destroy(${name}) succeeded, and ${holder} is made from it or attached to it`);
+  }
+
+  /** A device, or a PASID of one, that is attached to what has a name. */
+  #attachedTo(name: string): string | undefined {
+    const target = this.#target(name);
+    const same = (one: Target): boolean =>
+      one.kind === 'ioas'
+        ? target.kind === 'ioas' && one.ioas === name
+        : target.kind === one.kind && one.hwpt === target.hwpt;
+    const pasids = [...this.#pasids].find(([, targets]) => [...targets.values()].some(same));
+    return keyOf(this.#attached, same) ?? pasids?.[0];
   }
 
   #leave(dev: string): void {
@@ -311,4 +337,10 @@ export class VmidModel {
       return target !== undefined && this.#smmu(dev) === smmu && this.#tag(target, smmu) === `${s2.key}@${smmu}`;
     });
   }
+}
+
+/** The first key whose value is such. */
+function keyOf<T>(map: ReadonlyMap<string, T>, such: (value: T) => boolean): string | undefined {
+  for (const [key, value] of map) if (such(value)) return key;
+  return undefined;
 }

@@ -7,7 +7,7 @@ import { CR0, CR0ACK } from '../../../spec/index.ts';
 import { atcInvMaster } from './attach.ts';
 import { issueWithSync } from './command-batch.ts';
 import { drainEvents } from './events.ts';
-import { abortWhileOff, disableSmmu, resetSmmu, writeSync } from './reset.ts';
+import { disableSmmu, resetSmmu, writeSync } from './reset.ts';
 import type { Master, Smmu } from './smmu.ts';
 
 /** Every device behind an SMMU, once, by StreamID. */
@@ -23,7 +23,7 @@ function mastersOf(smmu: Smmu): Master[] {
 export function suspendSmmu(smmu: Smmu): void {
   if (smmu.suspended) return;
   // Before SMMUEN: nothing may pass untranslated in between.
-  abortWhileOff(smmu);
+  smmu.parts.reset.abortWhileOff(smmu);
   writeSync(smmu, CR0, CR0ACK, CR0.bit('CMDQEN'));
   smmu.enabled = false;
   // Hardware has ended all stalls with SMMUEN (6.3.9.6); their tags mean nothing afterwards.

@@ -46,7 +46,7 @@ export function writeSync(smmu: Smmu, register: Register, ack: Register, value: 
 }
 
 /** Sets GBPA.ABORT, so that nothing passes while translation is off (`arm_smmu_update_gbpa`). @throws KernelError ETIMEDOUT */
-export function abortWhileOff(smmu: Smmu): void {
+function abortWhileOff(smmu: Smmu): void {
   const update = GBPA.bit('Update');
   const idle = (): boolean => (read32(smmu, GBPA) & update) === 0;
   const wait = (): void => {
@@ -82,6 +82,8 @@ function setupInterrupts(smmu: Smmu): void {
 
 /** Steps of a reset that a test or the bug zoo wraps. */
 export interface ResetPart {
+  /** Nothing passes while SMMUEN is 0 (`arm_smmu_update_gbpa`). @throws KernelError ETIMEDOUT */
+  abortWhileOff(smmu: Smmu): void;
   /** Everything that hardware caches, each command with its own CMD_SYNC. False: one timed out. */
   invalidateAll(smmu: Smmu): boolean;
   /** Base and indexes of the SMMU's own queue; it is off. */
@@ -113,7 +115,7 @@ function startOutputQueues(smmu: Smmu, enable: (bits: number) => void): void {
 }
 
 /** The steps as shipped. */
-export const resetPart: ResetPart = { invalidateAll, startCommandQueue, startOutputQueues };
+export const resetPart: ResetPart = { abortWhileOff, invalidateAll, startCommandQueue, startOutputQueues };
 
 /** Whether translation is on now, whoever switched it on. */
 export const isEnabled = (smmu: Pick<Smmu, 'node' | 'kernel'>): boolean =>
@@ -159,7 +161,7 @@ export function resetSmmu(smmu: Smmu): void {
   if (!on && (smmu.enabled || smmu.suspended)) smmu.impl?.deviceLost?.(smmu);
   if (on) {
     smmu.kernel.log('warn', `${smmu.name}: SMMU currently enabled! Resetting...`);
-    abortWhileOff(smmu);
+    parts.reset.abortWhileOff(smmu);
   }
   smmu.enabled = false;
   writeSync(smmu, CR0, CR0ACK, 0);

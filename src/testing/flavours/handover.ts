@@ -6,6 +6,9 @@ import { page } from '../arbitraries/values.ts';
 import type { Flavour } from '../flavour.ts';
 import type { Operation } from '../operation.ts';
 
+/** The SMMU of a device. */
+const smmuOf = (p: Pools, dev: string): string => `smmu${Math.floor(Number(dev.slice(1)) / p.perSmmu)}`;
+
 const reads = (p: Pools, at: number): Operation[] => p.devices.map((dev): Operation => ({ op: 'dma', dev, page: at }));
 
 /** Devices at work, another kernel, and one device after the other is claimed. */
@@ -14,7 +17,7 @@ const takeOver = (p: Pools): fc.Arbitrary<Operation[]> =>
     .record({
       at: place(p),
       other: fc.nat({ max: p.devices.length - 1 }),
-      how: fc.constantFrom('nested' as const, 'nested' as const, 's2' as const, 's1' as const),
+      how: fc.constantFrom('nested' as const, 'nested' as const, 's2' as const, 's1' as const, 'shared' as const),
       kexec: handoverMakers(p).kexec,
       claimed: fc.array(oneOf(p.devices), { maxLength: 3 }),
       page,
@@ -25,12 +28,15 @@ const takeOver = (p: Pools): fc.Arbitrary<Operation[]> =>
         how === 'nested'
           ? nestedUp(at)
           : [
-              { op: 'hwptAlloc', as: s2, dev, ioas, nestParent: how === 's2' },
+              { op: 'hwptAlloc', as: s2, dev, ioas, nestParent: how !== 's1' },
               { op: 'attach', dev, to: s2 },
             ];
+      // The other devices of its SMMU under the same number.
+      const beside = p.devices.filter((one) => one !== dev && smmuOf(p, one) === smmuOf(p, dev));
+      if (how === 'shared') for (const one of beside) work.push({ op: 'attach', dev: one, to: s2 });
       return [
         ...work,
-        { op: 'attach', dev: `d${other}`, to: `a${other % p.vms.length}` },
+        ...(how === 'shared' ? [] : [{ op: 'attach' as const, dev: `d${other}`, to: `a${other % p.vms.length}` }]),
         ...reads(p, page),
         kexec,
         ...reads(p, page),
@@ -79,10 +85,10 @@ const sleep = (p: Pools): fc.Arbitrary<Operation[]> =>
       return [
         ...(first ? nestedUp(at) : [{ op: 'attach' as const, dev, to: ioas }]),
         ...reads(p, page),
-        suspend,
+        { ...suspend, smmu: smmuOf(p, dev) },
         ...(meanwhile[what] ?? []),
         { op: 'dma', dev, page },
-        { op: 'smmuResume', smmu: suspend.smmu },
+        { op: 'smmuResume', smmu: smmuOf(p, dev) },
         ...reads(p, page),
       ];
     });
@@ -133,9 +139,8 @@ const pulled = (p: Pools): fc.Arbitrary<Operation[]> =>
     .record({ at: place(p), smmu: fc.nat({ max: smmuNames(p).length - 1 }), used: fc.nat({ max: 4 }) })
     .map(({ at, used }): Operation[] => {
       const { dev, viommu, nested, s2 } = at;
-      const i = Number(dev.slice(1));
-      const smmu = `smmu${Math.floor(i / p.perSmmu)}`;
-      const other = p.devices.find((one) => Math.floor(Number(one.slice(1)) / p.perSmmu) !== Number(smmu.slice(4)));
+      const smmu = smmuOf(p, dev);
+      const other = p.devices.find((one) => smmuOf(p, one) !== smmu);
       const after: Operation[][] = [
         [{ op: 'invalidate', on: viommu, commands: [{ command: 'NH_ALL' }] }],
         [

@@ -4,6 +4,7 @@
  */
 import { toQwords } from '../../../spec/layout.ts';
 import type { IommufdObject } from '../../iommufd/object.ts';
+import { ViommuObject } from '../../iommufd/viommu.ts';
 import type { Lab } from '../lab.ts';
 import type { Operation, OperationResult } from '../operations.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
@@ -20,6 +21,8 @@ class State {
   readonly #objects: IommufdObject[] = [];
   /** Of each object, its count. */
   readonly #users: number[] = [];
+  /** Of each object, its vSIDs that are taken. */
+  readonly #vsids: number[] = [];
   readonly #streams: readonly (readonly TranslatingSte[])[];
   readonly #vmids: readonly string[];
   readonly #version: number;
@@ -31,6 +34,7 @@ class State {
       ctx.objects.forEach((object) => {
         this.#objects.push(object);
         this.#users.push(object.users);
+        this.#vsids.push(object instanceof ViommuObject ? object.vdevs.size : 0);
       });
     this.#streams = lab.machine.smmus.map((smmu) => lab.streams.of(smmu));
     this.#version = lab.ledger.version;
@@ -42,7 +46,10 @@ class State {
     return (
       this.#version === other.#version &&
       this.#objects.length === other.#objects.length &&
-      this.#objects.every((one, i) => one === other.#objects[i] && this.#users[i] === other.#users[i]) &&
+      this.#objects.every(
+        (one, i) =>
+          one === other.#objects[i] && this.#users[i] === other.#users[i] && this.#vsids[i] === other.#vsids[i],
+      ) &&
       this.#streams.every((one, i) => one === other.#streams[i])
     );
   }
@@ -54,7 +61,11 @@ class State {
         ({ sid, ste }) => `${name} STE 0x${sid.toString(16)} ${toQwords(ste).map((qword) => qword.toString(16))}`,
       ),
     );
-    return [...this.#vmids, ...this.#objects.map(({ label }, i) => `${label} users ${this.#users[i]}`), ...streams];
+    return [
+      ...this.#vmids,
+      ...this.#objects.map(({ label }, i) => `${label} users ${this.#users[i]}, ${this.#vsids[i]} vSIDs`),
+      ...streams,
+    ];
   }
 }
 

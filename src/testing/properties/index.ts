@@ -9,6 +9,7 @@ import { hitless } from './hitless.ts';
 import { iommuHeld } from './iommu-held.ts';
 import { isolation } from './isolation.ts';
 import { nothingLeft } from './nothing-left.ts';
+import { publishedLast } from './published-last.ts';
 import { rulesKept } from './rules-kept.ts';
 import { s2vmidOwned } from './s2vmid-owned.ts';
 import { vcmdqConfined } from './vcmdq-confined.ts';
@@ -31,6 +32,7 @@ export const PROPERTIES: readonly Property[] = [
   vcmdqConfined,
   adoptedKept,
   iommuHeld,
+  publishedLast,
   rulesKept,
   isolation,
 ];
@@ -45,6 +47,7 @@ export {
   iommuHeld,
   isolation,
   nothingLeft,
+  publishedLast,
   rulesKept,
   s2vmidOwned,
   vcmdqConfined,

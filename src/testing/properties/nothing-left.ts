@@ -38,8 +38,11 @@ class NothingLeft implements Monitor {
     const broken = (message: string): Violation => ({ rule: RULE, message: `after close ${message}` });
     const vmids = lab.ledger.list().filter((line) => !lab.baseline.vmids.includes(line) && !this.#named(line));
     if (vmids.length > 0) return broken(`VMIDs are owned: ${vmids.join('; ')}`);
-    for (const { objects } of lab.contexts)
+    for (const { objects, handles, pins } of lab.contexts) {
       if (!objects.empty) return broken(`objects are left: ${objects.list().map(({ label }) => label)}`);
+      if (handles.size > 0) return broken(`${handles.size} attach handles are left`);
+      if (pins.pinned > 0) return broken(`${pins.pinned} pages are still pinned`);
+    }
     const left = [...this.#pages].filter(([pa, what]) => !lab.baseline.pages.has(pa) && !KEPT.test(what));
     if (left.length > 0) return broken(`pages are left: ${left.map(([pa, what]) => `0x${pa.toString(16)} (${what})`)}`);
     const waiting = lab.stalled.find(({ end }) => end === undefined);

@@ -108,6 +108,9 @@ class VsidMeansOneDevice implements Monitor {
       case 'atcHang':
         this.#prompt = false;
         this.#unsure ||= o.op !== 'fail';
+        if (o.op === 'kexec') this.#forget();
+        if (o.op === 'smmuUnplug')
+          for (const { name, smmu } of this.#watched.lab.devices) if (smmu === o.smmu) this.#unbound(name);
         return null;
       case 'guestCd':
       case 'guestTable':
@@ -119,6 +122,25 @@ class VsidMeansOneDevice implements Monitor {
       default:
         return result.status === 'ok' ? this.#granted(o, result) : null;
     }
+  }
+
+  /** Its vDEVICE goes with a device. */
+  #unbound(dev: string): void {
+    this.#attached.delete(dev);
+    for (const [name, one] of [...this.#vdevices]) if (one.dev === dev) this.#vdevices.delete(name);
+  }
+
+  /** The VMs are gone with their kernel. */
+  #forget(): void {
+    for (const known of [
+      this.#vdevices,
+      this.#smmuOfViommu,
+      this.#nested,
+      this.#attached,
+      this.#queues,
+      this.#expected,
+    ])
+      known.clear();
   }
 
   #granted(o: Operation, result: OkResult): string | null {
@@ -143,8 +165,7 @@ class VsidMeansOneDevice implements Monitor {
         this.#attached.delete(o.dev);
         return null;
       case 'unbind':
-        this.#attached.delete(o.dev);
-        for (const [name, { dev }] of [...this.#vdevices]) if (dev === o.dev) this.#vdevices.delete(name);
+        this.#unbound(o.dev);
         return null;
       case 'veventqAlloc':
         this.#queues.set(o.as, o.viommu);
