@@ -24,10 +24,14 @@ function pieces(memory: Memory, caps: Caps, regs: TranslationRegs): [sid: number
   if (!regs.twoLevel || caps.ST_LEVEL === 0) return [[0, aligned(base, regs.LOG2SIZE + steLog2), 2 ** size]];
   const out: [number, bigint, number][] = [];
   const l1 = aligned(base, Math.max(steLog2, regs.LOG2SIZE - regs.SPLIT + Math.log2(L1STD.bytes)));
+  // Aligned to its size, the table does not cross a 4 GiB boundary.
+  const hi = Number(l1 >> 32n);
+  const lo = Number(l1 & 0xffffffffn);
+  const words: Words = new Uint32Array(L1STD.bytes / 4);
   for (let i = 0; i < 2 ** Math.max(0, size - regs.SPLIT); i++) {
-    const at = l1 + BigInt(i * L1STD.bytes);
-    if (!memory.load64(Number(at >> 32n), Number(at & 0xffffffffn))) break;
-    const words = Uint32Array.of(memory.lo, memory.hi);
+    if (!memory.load64(hi, lo + i * L1STD.bytes)) break;
+    words[0] = memory.lo;
+    words[1] = memory.hi;
     const span = slotValue(words, SPAN);
     if (span === 0 || span > regs.SPLIT + 1) continue;
     out.push([i * 2 ** regs.SPLIT, aligned(L1STD.address(words, 'L2Ptr'), steLog2 + span - 1), 2 ** (span - 1)]);
