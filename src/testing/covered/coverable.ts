@@ -22,8 +22,12 @@ const WITH_CMDQV = 'grace';
 /** Rules of the sanitizer about a CMDQV. */
 const ABOUT_CMDQV = 'CMDQV-';
 
-const steps = (names: readonly string[]): string[] =>
-  names.flatMap((from) => names.filter((to) => to !== from).map((to) => edge(from, to)));
+/** Steps of a stream. A device that is bound to a VM is blocked: from and to bypass there is no other way. */
+const STREAM_STEPS: readonly string[] = MODES.flatMap((from) =>
+  MODES.filter((to) => to !== from && (![from, to].includes('bypass') || [from, to].includes('abort'))).map((to) =>
+    edge(from, to),
+  ),
+);
 
 /** See the module comment. */
 export function coverable(properties: readonly Property[], fixed: CaseOptions): Coverable {
@@ -43,7 +47,7 @@ export function coverable(properties: readonly Property[], fixed: CaseOptions): 
     operations: OPERATION_NAMES,
     commands: ['CMD_CFGI_ALL', ...COMMAND_LIST.map(({ name }) => name)].filter((name) => !(name in NEVER_COMMANDS)),
     events: EVENT_LIST.map(({ name }) => name).filter((name) => !(name in NEVER_EVENTS)),
-    streams: steps(MODES),
+    streams: STREAM_STEPS,
     vmids: watched && !foreign ? VMID_EDGES.map(([from, to]) => edge(from, to)) : [],
     cmdqv: cmdqv ? CMDQV_STATES : [],
     rules: [

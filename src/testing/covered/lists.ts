@@ -69,6 +69,11 @@ export const NEVER_EVENTS: Readonly<Record<string, string>> = {
   F_CFG_CONFLICT: 'the configuration caches modelled here never match two entries',
   E_PAGE_REQUEST: 'devices give no hints',
   F_VMS_FETCH: 'no SMMU of a lab has MPAM',
+  F_STE_FETCH: 'the host has its tables in memory',
+  F_CD_FETCH: 'what lies outside memory is not mapped at stage 2: F_TRANSLATION',
+  F_WALK_EABT: 'what lies outside memory is not mapped at stage 2: F_TRANSLATION',
+  F_ACCESS: 'nobody clears an Access flag',
+  C_BAD_STREAMID: 'the Stream table has room for all devices',
 };
 
 /** Commands, CMD_CFGI_ALL among them, by name and opcode. */
