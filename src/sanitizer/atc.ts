@@ -264,9 +264,9 @@ export class Atcs {
   }
 
   /** An unmap was reported done. */
-  unmapped(what: string, { since, first, end }: Since): void {
+  unmapped(what: string, { since, before, first, end }: Since): void {
     this.#take(
-      (stale) => stale.born >= since && stale.first < end && stale.end > first,
+      (stale) => stale.born >= since && stale.born <= before && stale.first < end && stale.end > first,
       `was unmapped ("${what}" reported done)`,
       1,
     );

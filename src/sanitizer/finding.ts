@@ -12,12 +12,16 @@ export interface Subject {
   readonly address?: bigint;
   /** Queue, for rules about queues. */
   readonly queue?: string;
+  /** Whose software broke the rule. Absent: the host's. */
+  readonly by?: 'guest';
 }
 
 /** A broken rule. */
 export interface Finding {
   readonly rule: string;
   readonly severity: Severity;
+  /** Whose software it was. What a VM breaks in its own stage 1 hurts the VM alone. */
+  readonly by: 'host' | 'guest';
   readonly message: string;
   readonly subject: Subject;
   /** Moment at which it was found, as the history counts. */

@@ -22,6 +22,8 @@ export interface SanitizerOptions {
   readonly orderings?: Readonly<Record<string, Ordering>>;
   /** Rules that are not reported, by id. */
   readonly ignore?: readonly string[];
+  /** VMs are judged as well, by what they do with their own stage 1. Default false. */
+  readonly guests?: boolean;
   /** Findings kept; further ones are counted. Default 1000. */
   readonly maxFindings?: number;
 }
@@ -118,6 +120,7 @@ export class Sanitizer {
     this.#tables = tables;
     const neighbours = {
       tables,
+      guests: options.guests === true,
       flushedElsewhere: (name: string, vmid: number): string =>
         [...this.#smmus.values()].find((other) => other.name !== name && other.flushedVmid(vmid))?.name ?? '',
     };
@@ -242,7 +245,9 @@ export class Sanitizer {
     const since = this.#unmaps.splice(at, at < 0 ? 0 : 1)[0]?.since ?? 0;
     const first = bytes === undefined ? 0 : Number(id / PAGE);
     const end = bytes === undefined ? Number.POSITIVE_INFINITY : Number((id + BigInt(bytes) + PAGE - 1n) / PAGE);
-    const range = { since, first, end };
+    // Another one under way, on another domain: what it takes away is its own affair.
+    const later = this.#unmaps.filter((one) => one.since > since).map((one) => one.since);
+    const range = { since, before: Math.min(...later, Number.POSITIVE_INFINITY), first, end };
     for (const { atcs } of this.#smmus.values()) atcs.unmapped(owner, range);
     this.#tables.unmapped(owner, range);
   }
@@ -284,7 +289,8 @@ export class Sanitizer {
       return;
     }
     const history = this.#history.lines({ subject, units });
-    const finding = { rule, severity: info.severity, message, subject, time: this.#clock.now, history };
+    const by = subject.by ?? 'host';
+    const finding: Finding = { rule, severity: info.severity, by, message, subject, time: this.#clock.now, history };
     this.#findings.push(finding);
     this.onFinding?.(finding);
   }

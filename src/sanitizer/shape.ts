@@ -76,6 +76,8 @@ export interface Shape {
   readonly affd: boolean;
   /** Hardware updates descriptors although walks are not write-back cacheable. */
   readonly uncachedUpdates: boolean;
+  /** Where a table lies whose address is an intermediate one, in units; -1: nowhere. Absent: where it says. */
+  readonly place?: (unit: number) => number;
 }
 
 const on = (words: Words, slot: Slot): boolean => slotValue(words, slot) !== 0;

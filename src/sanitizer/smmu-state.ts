@@ -14,6 +14,7 @@ import { CmdqvRules } from './cmdqv.ts';
 import { type Maintenance, maintenanceOf } from './commands.ts';
 import { type Context, hex } from './context.ts';
 import { type Flush, flushOfBroadcast } from './flush.ts';
+import { GuestState } from './guest-state.ts';
 import { type Pending, Queues } from './queues.ts';
 import { PAGE_LOG2, type Shape, shapesOfCd } from './shape.ts';
 import type { Blame, Removal, Tag } from './stale.ts';
@@ -21,7 +22,7 @@ import { Stalled } from './stalls.ts';
 import { SteFacts, type Use } from './ste-facts.ts';
 import { type Stream, Streams } from './streams.ts';
 import type { Tables, Walker } from './tables.ts';
-import { unitOf } from './units.ts';
+import { PAGE_UNITS, unitOf } from './units.ts';
 import { Vmids } from './vmids.ts';
 
 /** Name of the SMMU's own queue in announcements. */
@@ -41,6 +42,8 @@ const CMDQEN = CR0.bit('CMDQEN');
 /** What the SMMUs of a machine share, and have to ask of each other. */
 export interface Neighbours {
   readonly tables: Tables;
+  /** VMs are judged as well. */
+  readonly guests: boolean;
   /** Another SMMU on which a VMID was flushed lately: its name, or ''. */
   flushedElsewhere(smmu: string, vmid: number): string;
 }
@@ -75,6 +78,8 @@ export class SmmuState {
   readonly #mustNotStall: ReadonlySet<number>;
   /** What software says of streams. */
   readonly announced: Announced;
+  /** The stage 1 of VMs; null: it is not judged. */
+  readonly #guest: GuestState | null;
 
   constructor(context: Context, smmu: Smmu, machine: Machine, neighbours: Neighbours) {
     this.#context = context;
@@ -128,6 +133,7 @@ export class SmmuState {
     this.cds.onStoreWhileOff = () => this.boot.changedWhileOff();
     this.cds.onWalks = (stream, index, images, use) => this.#walks(stream, index, images, use);
     this.announced = new Announced(context, smmu, this);
+    this.#guest = neighbours.guests ? new GuestState(context, view, SteFacts.of(smmu.caps)) : null;
     if (smmu.regs.SMMUEN) this.streams.open();
   }
 
@@ -135,6 +141,7 @@ export class SmmuState {
     this.vmids.update(stream, before, after, consumed);
     this.#tables.use(this.#walker(stream.sid, -1, ''), this.#stage2(after));
     this.cds.update(stream, after, consumed);
+    this.#guest?.update(stream, consumed);
     this.atcs.update(stream, after);
     for (const use of after) if (!before.some(({ key }) => key === use.key)) this.#judgeUse(stream, use);
   }
@@ -332,6 +339,13 @@ export class SmmuState {
     } else if (what.kind === 'cd') this.cds.consumed(what, this.streams.find(what.sid));
     else if (what.kind === 'atc') this.atcs.consumed(what);
     else this.#flushConsumed(what.flush);
+    this.#guest?.consumed(what, this.#concerned(what));
+  }
+
+  /** Streams whose configuration a command is about. */
+  #concerned(what: Maintenance): Stream[] {
+    if (what.kind === 'ste') return this.#streamsOf(what.first, what.last);
+    return what.kind === 'cd' ? this.#streamsOf(what.sid, what.sid) : [];
   }
 
   #flushConsumed(flush: Flush): void {
@@ -339,7 +353,9 @@ export class SmmuState {
     this.vmids.consumed(flush, this.smmu.regs.VMW);
     this.asids.consumed(flush, this.smmu.regs.VMW);
     this.#tables.consumed(this.name, flush);
-    if (flush.misaligned && !this.#ofGuest(flush)) this.#misaligned(flush);
+    if (!flush.misaligned) return;
+    const guest = this.#ofGuest(flush);
+    if (!guest || this.#guest !== null) this.#misaligned(flush, guest);
   }
 
   /** A stage 1 invalidation under a VMID of nested streams comes from the VM. */
@@ -349,12 +365,12 @@ export class SmmuState {
     return false;
   }
 
-  #misaligned({ name, VMID, ASID, first, level }: Flush): void {
+  #misaligned({ name, VMID, ASID, first, level }: Flush, guest: boolean): void {
     const at = hex(BigInt(first) << BigInt(PAGE_LOG2));
     this.#context.report(
       'TLB-10',
       `${this.name}: ${name} of a range at ${at}, which is not aligned to an entry${level === 0 ? '' : ` of level ${level}`}: which addresses it reaches is UNPREDICTABLE`,
-      { smmu: this.name, VMID, ASID },
+      { smmu: this.name, VMID, ASID, ...(guest ? { by: 'guest' as const } : {}) },
     );
   }
 
@@ -374,6 +390,7 @@ export class SmmuState {
     } else if (what.kind === 'cd') this.cds.completed(what, this.streams.find(what.sid), consumed);
     else if (what.kind === 'atc') this.atcs.completed(what, consumed);
     else this.#flushed(what.flush, consumed);
+    this.#guest?.completed(what, this.#concerned(what), consumed);
   }
 
   #flushed(flush: Flush, consumed: number): void {
@@ -395,7 +412,10 @@ export class SmmuState {
   #transaction(t: Transaction): void {
     this.#context.history.dma(this.name, t.StreamID, t.isWrite, t.addrHi, t.addrLo);
     if (this.#retried.delete(t.StreamID) || t.isSpeculative || !this.announced.restsOn(t.StreamID)) return;
-    this.relies(t.StreamID, t.SSV ? t.SubstreamID : 0, `a transaction of StreamID ${hex(t.StreamID)} arrives`);
+    const ssid = t.SSV ? t.SubstreamID : 0;
+    this.relies(t.StreamID, ssid, `a transaction of StreamID ${hex(t.StreamID)} arrives`);
+    const stream = this.#guest === null ? undefined : this.streams.find(t.StreamID);
+    if (stream !== undefined) this.#guest?.relies(stream, ssid, Math.floor(unitOf(t.addrHi, t.addrLo) / PAGE_UNITS));
   }
 
   /** Software relies on a stream's configuration (ssid -1: on all its CDs). */

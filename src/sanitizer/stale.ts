@@ -81,9 +81,10 @@ export interface Outstanding {
   readonly blame: Blame;
 }
 
-/** What an operation took away: since a moment, input pages [first, end). */
+/** What an operation took away: between two moments, of input pages [first, end). */
 export interface Since {
   readonly since: number;
+  readonly before: number;
   readonly first: number;
   readonly end: number;
 }
@@ -272,12 +273,18 @@ export class TagStale {
   }
 
   /** Stale leaves and permissions of a range; taken out of the list. Tables wait for their page. */
-  takeSince({ since, first, end }: Since, pending: (tag: Tag) => Blame | null): Outstanding[] {
+  takeSince({ since, before, first, end }: Since, pending: (tag: Tag) => Blame | null): Outstanding[] {
     if (this.#entries.length === 0) return [];
     const out: Outstanding[] = [];
     const kept: Stale[] = [];
     for (const stale of this.#entries)
-      if (stale.removal.kind === 'table' || stale.born < since || stale.first >= end || stale.end <= first)
+      if (
+        stale.removal.kind === 'table' ||
+        stale.born < since ||
+        stale.born > before ||
+        stale.first >= end ||
+        stale.end <= first
+      )
         kept.push(stale);
       else out.push(this.#outstanding(stale, pending));
     this.#entries = kept;

@@ -188,7 +188,7 @@ export class SteFacts {
     const s2key = s2 ? this.#s2key(words) : '';
     const table = s2 ? shapeOfSte(words, this.caps) : undefined;
     const ptw = s1 && s2 ? slotValue(words, S2PTW) : -1;
-    const cds = s1 && !s2 ? this.#cdRoot(words) : null;
+    const cds = s1 && !s2 ? this.cdRoot(words) : null;
     const eats = this.caps.ATS ? slotValue(words, EATS) : 0;
     const root = cds === null ? '' : `${cds.unit}/${cds.leafLog2}/${cds.max}`;
     const key = `${world} ${VMID} ${+s1}${+s2} ${s2key} ${ptw} ${root} ${eats}`;
@@ -203,7 +203,8 @@ export class SteFacts {
     return key;
   }
 
-  #cdRoot(words: Words): CdRoot {
+  /** Where an STE's CD table lies: for a nested stream, at an intermediate address. */
+  cdRoot(words: Words): CdRoot {
     const max = this.caps.SSIDSIZE === 0 ? 0 : Math.min(slotValue(words, S1CDMAX), this.caps.SSIDSIZE);
     const leafLog2 = max === 0 || !this.caps.CD2L ? 0 : (LEAF_LOG2[slotValue(words, S1FMT)] ?? 0);
     const bytesLog2 = leafLog2 === 0 ? max + CD_LOG2 : Math.max(0, max - leafLog2) + L1CD_LOG2;

@@ -189,7 +189,9 @@ export class Tables {
 
   #addChild(table: Table, i: number, unit: number): void {
     const { root, level, base } = table;
-    const child = this.#follow(root, unit, level + 1, base + i * entryPages(root.shape, level));
+    const at = root.shape.place === undefined ? unit : root.shape.place(unit);
+    if (at < 0) return;
+    const child = this.#follow(root, at, level + 1, base + i * entryPages(root.shape, level));
     if (child !== null) table.children.set(i, child);
   }
 
@@ -225,7 +227,8 @@ export class Tables {
       );
     if (oldKind !== 'invalid') this.#judgeBreak(table, i, old, now, first);
     const child = table.children.get(i);
-    if (child !== undefined && !(now.kind === 'table' && now.target === child.unit)) {
+    const target = now.kind === 'table' && shape.place !== undefined ? shape.place(now.target) : now.target;
+    if (child !== undefined && !(now.kind === 'table' && target === child.unit)) {
       table.children.delete(i);
       this.#removeTable(table, i, child, first);
       this.#drop(child);
@@ -402,6 +405,19 @@ export class Tables {
       if (!this.#view.on(stale.tag.smmu)) continue;
       const [outstanding] = stale.takeSince(range, pending);
       if (outstanding !== undefined) this.#reportStale(outstanding, `was unmapped ("${what}" reported done)`);
+    }
+  }
+
+  /** A transaction of a user arrives at an input page: what was taken away there may still be used. */
+  relies(user: string, page: number): void {
+    for (const { tag } of this.#users.get(user) ?? []) {
+      const stale = this.#stale.get(keyOf(tag));
+      const pending = (of: Tag): Blame | null => this.#view.pending(of);
+      for (const one of stale?.takeSince(
+        { since: 0, before: Number.POSITIVE_INFINITY, first: page, end: page + 1 },
+        pending,
+      ) ?? [])
+        this.#reportStale(one, 'was taken away, and a transaction arrives there');
     }
   }
 

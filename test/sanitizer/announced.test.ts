@@ -111,6 +111,17 @@ describe('unmaps [3.21.1]', () => {
     expect(lab.rules).toEqual([]);
   });
 
+  test('one whose end is told late, in the middle of another of the same addresses, says nothing of that one', () => {
+    const lab = guest();
+    unmap(lab, 'begin', IPA);
+    unmap(lab, 'begin', IPA);
+    lab.put(S2ROOT, 3, IPA, 0n);
+    unmap(lab, 'done', IPA);
+    expect(lab.rules).toEqual([]);
+    unmap(lab, 'done', IPA);
+    expect(lab.rules).toEqual(['TLB-1']);
+  });
+
   test('a page that goes back to its owner is given back', () => {
     const lab = guest();
     lab.put(S2ROOT, 3, IPA, 0n);
