@@ -201,7 +201,9 @@ export class Cmdqv implements MmioDevice, RegisterBlock, VcmdqHost, VintfHost {
     return {
       name,
       get ready() {
-        return cmdqv.#running.some((queue) => queue.ready);
+        // Asked at every moment: no function made for it.
+        for (const queue of cmdqv.#running) if (queue.ready) return true;
+        return false;
       },
       act() {
         const ready = cmdqv.#running.filter((queue) => queue.ready);
