@@ -42,6 +42,8 @@ class Smmu {
     this.vmids = kernel.ids(`vmid-${node.name}`, 1, wide ? 0xffff : 0xff);
     if (IDR0.of(idr0, 'S2P') === 0) fail('ENODEV', `${this.name} has no stage 2`);
     this.nests = IDR0.of(idr0, 'S1P') === 1;
+    // May S1STALLD be set? Only where stalling can be chosen.
+    this.stalls = IDR0.of(idr0, 'STALL_MODEL') === IDR0.fields.STALL_MODEL.values.STALL_TERMINATE;
     const sids = devices.filter((dev) => dev.smmu === node.name).flatMap((dev) => dev.streamIds);
     this.log2size = Math.max(6, Math.ceil(Math.log2(Math.max(0, ...sids) + 1)));
     if (this.log2size > IDR1.of(this.read(IDR1), 'SIDSIZE')) fail('ENXIO', `${this.name} lacks StreamID bits`);
@@ -265,7 +267,9 @@ function nestedSte(parent, data) {
   if (config === bypass) return STE.encode(parent.ste);
   if (config !== stage1) fail('EIO', `vSTE.Config ${config}`);
   const stage1Fields = Object.fromEntries(GUEST_FIELDS.map((name) => [name, STE.get(given, name)]));
-  return STE.encode({ ...parent.ste, ...stage1Fields, Config: 'NESTED' });
+  // Nobody would ever answer a stall.
+  const S1STALLD = parent.smmu.stalls ? 1 : 0;
+  return STE.encode({ ...parent.ste, ...stage1Fields, S1STALLD, Config: 'NESTED' });
 }
 
 /** A VM's command as the host issues it. @throws KernelError EIO */
@@ -337,6 +341,10 @@ export default function myDriver(kernel, firmware) {
   };
 
   const viommuOps = {
+    vdeviceInit: (vdev) => {
+      // One vSID, one stream: what a VM invalidates must reach all of its device.
+      if (vdev.dev.node.streamIds.length !== 1) fail('EOPNOTSUPP', 'a device of several streams');
+    },
     allocDomainNested: (viommu, _flags, data) => {
       const { parent } = viommu;
       const base = { type: 'nested', owner: null, pgsizeBitmap: 0n, aperture: parent.aperture, iopfHandler: null };

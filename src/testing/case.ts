@@ -244,5 +244,7 @@ function closed(lab: Lab): Violation | null {
 export function modelOf(lab: Lab, withoutPolicy = false): VmidModel {
   const smmuOf = new Map(lab.devices.map(({ name, smmu }) => [name, smmu]));
   const policy = withoutPolicy ? null : (lab.config.policy ?? 'at-attach');
-  return new VmidModel({ policy, smmuOf, ats: lab.config.ats === true });
+  // A driver that never turns ATS on has nothing to do before a reset.
+  const ats = lab.devices.some(({ dev }) => lab.ops.capable?.(dev, 'ats-not-supported') !== true);
+  return new VmidModel({ policy, smmuOf, ats: lab.config.ats === true && ats });
 }

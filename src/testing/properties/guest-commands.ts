@@ -198,7 +198,7 @@ class GuestCommands implements Monitor {
     const first = o.commands[bad];
     if (first !== undefined && result.status === 'ok')
       return `${o.on} has sent ${text(commandWords(first))}, which it may not or whose vSID it has not, and no error came back`;
-    if (bad < 0 && result.status === 'error' && !failing && result.errno !== 'ENODEV')
+    if (bad < 0 && result.status === 'error' && !failing && result.errno !== 'ENODEV' && !this.#unknown(o))
       return `${o.on} has sent ${o.commands.map((one) => text(commandWords(one))).join(', ')}: ${result.errno} came back (${result.why})`;
     const all = wanted.flatMap((words) => words ?? []);
     const stray = this.#late ? undefined : this.#stray(viommu, all);
@@ -206,6 +206,13 @@ class GuestCommands implements Monitor {
       return `${o.on} sends commands, and ${stray.smmu} gets ${text(stray.words)}: that is no command of its own`;
     if (result.status === 'ok') return this.#missing(o.on, viommu, all);
     return result.status === 'error' ? this.#counted(o.on, viommu, wanted, result.entries) : null;
+  }
+
+  /** A driver of one's own that has no ATS need not know CMD_ATC_INV. */
+  #unknown({ commands }: Extract<Operation, { op: 'invalidate' }>): boolean {
+    const { driver, ops, devices } = this.#watched.lab;
+    if (driver !== null || !commands.some(({ command }) => command === 'ATC_INV')) return false;
+    return devices.every(({ dev }) => ops.capable?.(dev, 'ats-not-supported') === true);
   }
 
   /** What a command must become. The VMID field is filled in where it is known. */

@@ -67,7 +67,8 @@ class VsidMeansOneDevice implements Monitor {
     this.#watched = watched;
     this.#mappings = new Mappings(watched.lab.guests.length);
     const { schedule, stalls } = watched.lab.config;
-    this.#prompt = schedule?.mode !== 'seeded' && stalls !== true;
+    // A driver of one's own need not read its Event queue.
+    this.#prompt = schedule?.mode !== 'seeded' && stalls !== true && watched.lab.driver !== null;
   }
 
   before({ op }: Operation): void {
