@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { Tegra241Cmdqv } from '../../src/driver/index.ts';
-import { runProperty } from '../../src/testing/campaign.ts';
+import { runCampaign, runProperty } from '../../src/testing/campaign.ts';
 import { Coverage } from '../../src/testing/coverage.ts';
+import { FLAVOURS } from '../../src/testing/flavours/index.ts';
 import { Lab, POLICIES } from '../../src/testing/lab.ts';
-import { PROPERTIES } from '../../src/testing/properties/index.ts';
+import { isolation, PROPERTIES, vmidFree } from '../../src/testing/properties/index.ts';
 
 describe('preset grace: an SMMU with a Tegra241 CMDQV beside it', () => {
   test('the shipped driver finds it and issues its own commands on VINTF 0 [tegra241_cmdqv_probe]', () => {
@@ -32,18 +33,34 @@ describe('preset grace: an SMMU with a Tegra241 CMDQV beside it', () => {
 });
 
 describe('the shipped driver on grace keeps every property, the sanitizer among them', () => {
-  test.each(POLICIES)('policy %s', (policy) => {
+  const monitors = PROPERTIES.filter(({ run }) => run === undefined);
+  const flavours = FLAVOURS.filter(({ name }) => name === 'vcmdq');
+
+  test.each(POLICIES)('policy %s, VMs on VCMDQs', (policy) => {
     const coverage = new Coverage();
-    for (const property of PROPERTIES) {
-      const report = runProperty(property, { seed: 241, runs: 6, fixed: { preset: 'grace', policy }, coverage });
-      expect(report.findings).toEqual([]);
-    }
-    expect(coverage.report().presets).toEqual({ grace: 6 * PROPERTIES.length });
+    const options = {
+      seed: 241,
+      runs: 8,
+      fixed: { preset: 'grace', policy, maxOps: 100 },
+      coverage,
+      flavours,
+    } as const;
+    const reports = runCampaign(monitors, options);
+    expect(reports.flatMap(({ findings }) => findings)).toEqual([]);
+    // Nothing holds because nothing happens.
+    const { operations } = coverage.report();
+    for (const op of ['hwQueueAlloc', 'mmap', 'vcmdqStart', 'vcmdqIssue'] as const)
+      expect(operations[op], op).toBeGreaterThan(4);
   });
 
-  test('drawn cases have it too', () => {
+  test('isolation of VMs on VCMDQs', () => {
+    const report = runProperty(isolation, { seed: 241, runs: 15, fixed: { preset: 'grace', maxOps: 60 } });
+    expect(report.findings).toEqual([]);
+  });
+
+  test('drawn cases have a grace too', () => {
     const coverage = new Coverage();
-    for (const property of PROPERTIES.slice(0, 1)) runProperty(property, { seed: 1, runs: 30, coverage });
+    runProperty(vmidFree, { seed: 1, runs: 30, coverage, fixed: { maxOps: 5 } });
     expect(coverage.report().presets.grace).toBeGreaterThan(3);
   });
 });
