@@ -27,6 +27,25 @@ describe('each ioctl, each errno (iommufd handlers, in evaluation order)', () =>
   );
 });
 
+test('a failed ioctl says where: the check that failed is its cause, with the stack', () => {
+  const thrown = (): unknown => {
+    try {
+      return new Lab().ctx.destroy({ id: 4711 });
+    } catch (error) {
+      return error;
+    }
+  };
+  const error = thrown();
+  const frames = Error.stackTraceLimit;
+  expect(error).toMatchObject({ errno: 'ENOENT', message: expect.stringMatching(/^ENOENT: IOMMU_DESTROY: /) });
+  const { cause } = error as IommufdError;
+  expect(cause).toMatchObject({ name: 'KernelError', errno: 'ENOENT' });
+  expect((cause as Error).stack).toMatch(/object-table\.ts/);
+  // What others throw keeps its stack.
+  expect(frames).toBeGreaterThan(0);
+  expect(new Error('after it').stack).toMatch(/errno\.test\.ts/);
+});
+
 describe('docs/iommufd-coverage.md', () => {
   const doc = readFileSync(new URL('../../docs/iommufd-coverage.md', import.meta.url), 'utf8');
 
