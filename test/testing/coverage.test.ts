@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { COMMANDS, EVENTS } from '../../spec/index.ts';
 import { neverDecided, RULES } from '../../src/sanitizer/index.ts';
@@ -52,6 +52,29 @@ describe('lists of what can be covered', () => {
     expect(commands.filter((name) => name in NEVER_COMMANDS || name.startsWith('CMD_TLBI_S_'))).toEqual([]);
     expect(events.filter((name) => name in NEVER_EVENTS)).toEqual([]);
     expect(rules).not.toContain('DET-7');
+  });
+
+  test('errors and points that can fail: none twice, each of an operation, or in the sources', () => {
+    const { errnos = [], failures = [] } = coverable(PROPERTIES, {});
+    expect(new Set([...errnos, ...failures]).size).toBe(errnos.length + failures.length);
+    for (const one of errnos) expect(OPERATION_NAMES).toContain(one.split(' ')[0]);
+    const root = new URL('../../src/', import.meta.url);
+    const sources = readdirSync(root, { recursive: true, encoding: 'utf8' })
+      .filter((file) => ['driver', 'iommufd'].includes(file.split('/')[0] ?? '') && file.endsWith('.ts'))
+      .map((file) => readFileSync(new URL(file, root), 'utf8'))
+      .join('\n');
+    // `alloc:iommufd:HWPT_PAGING` is put together from a kind of object; so are registers and ioctls with their fields.
+    for (const point of failures)
+      expect(
+        sources.includes(
+          point
+            .slice(point.lastIndexOf(':') + 1)
+            .replace(/^.*\./, '')
+            .replace(/_STATUS$|^s[12]-/, ''),
+        ),
+        point,
+      ).toBe(true);
+    expect(coverable(PROPERTIES, { preset: 'qemuVirt' }).failures).not.toContain('ids:vintf');
   });
 
   test('what is fixed is all there is', () => {

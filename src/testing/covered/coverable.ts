@@ -5,6 +5,7 @@ import type { LabChoices } from '../flavour.ts';
 import { FLAVOURS } from '../flavours/index.ts';
 import { OPERATION_NAMES } from '../operations.ts';
 import type { Property } from '../property.ts';
+import { ERRNO_LIST, FAILURE_POINTS, ofCmdqv } from './errnos.ts';
 import {
   CMDQV_STATES,
   COMMAND_LIST,
@@ -45,6 +46,8 @@ export function coverable(properties: readonly Property[], fixed: CaseOptions): 
     schedules: fixed.schedule === undefined ? ['eager', 'seeded'] : [fixed.schedule],
     flavours: drawn ? fittingFlavours(FLAVOURS, fixed).map(({ flavour }) => flavour.name) : [],
     operations: OPERATION_NAMES,
+    errnos: ERRNO_LIST,
+    failures: FAILURE_POINTS.filter((point) => cmdqv || !ofCmdqv(point)),
     commands: ['CMD_CFGI_ALL', ...COMMAND_LIST.map(({ name }) => name)].filter((name) => !(name in NEVER_COMMANDS)),
     events: EVENT_LIST.map(({ name }) => name).filter((name) => !(name in NEVER_EVENTS)),
     streams: STREAM_STEPS,

@@ -57,7 +57,6 @@ export const NEVER_COMMANDS: Readonly<Record<string, string>> = {
   CMD_CFGI_STE_RANGE: 'the driver sends CMD_CFGI_STE and CMD_CFGI_ALL',
   CMD_CFGI_VMS_PIDM: 'no SMMU of a lab has MPAM',
   CMD_TLBI_EL2_VAA: 'the driver names an ASID with every address at EL2',
-  CMD_STALL_TERM: 'the driver answers each stalled transaction with CMD_RESUME',
   CMD_DPTI_ALL: 'the Device Permission Table is not modelled',
   CMD_DPTI_PA: 'the Device Permission Table is not modelled',
 };

@@ -1,0 +1,111 @@
+/**
+ * With which errors operations can end in a lab, and at which points the kernel can be made to fail there. Arguments that
+ * no operation has (a reserved field that is not 0, a bad pointer) are tested by docs/iommufd-coverage.md, not here.
+ */
+import type { Errno } from '../../driver/kernel.ts';
+import type { OperationName } from '../operations.ts';
+
+const ERRNOS: Readonly<Partial<Record<OperationName, readonly Errno[]>>> = {
+  attach: ['EBUSY', 'EFAULT', 'EINVAL', 'ENOENT', 'ENOMEM', 'ENOSPC'],
+  bind: ['EINVAL', 'ENOENT', 'ENOMEM'],
+  copy: ['EEXIST', 'EFAULT', 'ENOENT', 'ENOMEM'],
+  destroy: ['EBUSY', 'ENOENT'],
+  detach: ['EINVAL'],
+  dirtyRead: ['ENOENT', 'EOPNOTSUPP'],
+  dirtyTracking: ['ENOENT', 'EOPNOTSUPP'],
+  faultQueueAlloc: ['EFAULT', 'ENOMEM'],
+  faultRead: ['EBADF', 'EFAULT'],
+  faultRespond: ['EBADF', 'EFAULT', 'EINVAL'],
+  hwQueueAlloc: ['EEXIST', 'EINVAL', 'EIO', 'ENOENT', 'ENOMEM', 'EOPNOTSUPP'],
+  hwptAlloc: ['EFAULT', 'EINVAL', 'ENOENT', 'ENOMEM', 'ENOSPC', 'EOPNOTSUPP'],
+  invalidate: ['EFAULT', 'EIO', 'ENODEV', 'ENOENT', 'ENOMEM', 'EOPNOTSUPP', 'ETIMEDOUT'],
+  ioasAlloc: ['EFAULT', 'ENOMEM'],
+  map: ['EEXIST', 'EFAULT', 'EINVAL', 'ENOENT', 'ENOMEM'],
+  mmap: ['EINVAL', 'ENOMEM'],
+  nestedAlloc: ['EFAULT', 'EINVAL', 'ENOENT', 'ENOMEM', 'EOPNOTSUPP'],
+  pasidAttach: ['EBUSY', 'EINVAL', 'ENOENT', 'ENOMEM'],
+  pasidDetach: ['EINVAL'],
+  queueClose: ['EBADF'],
+  unmap: ['EBUSY', 'ENOENT'],
+  unmapAll: ['EBUSY', 'ENOENT'],
+  vdeviceAlloc: ['EEXIST', 'EFAULT', 'ENOENT', 'ENOMEM', 'ENOSPC', 'EOPNOTSUPP'],
+  veventRead: ['EBADF', 'EFAULT'],
+  veventqAlloc: ['EEXIST', 'ENOENT', 'ENOMEM'],
+  viommuAlloc: ['EBUSY', 'EFAULT', 'EINVAL', 'ENOENT', 'ENOMEM', 'ENOSPC', 'EOPNOTSUPP', 'ETIMEDOUT'],
+};
+
+/** `hwptAlloc ENOMEM`: operations, and how they can fail. */
+export const ERRNO_LIST: readonly string[] = Object.entries(ERRNOS).flatMap(([op, errnos]) =>
+  errnos.map((errno) => `${op} ${errno}`),
+);
+
+const ALLOCATIONS = [
+  'cd-table',
+  'domain',
+  'invs',
+  'invs-build',
+  'iommu:pasid-array',
+  'iommufd:ACCESS',
+  'iommufd:DEVICE',
+  'iommufd:FAULT',
+  'iommufd:HWPT_NESTED',
+  'iommufd:HWPT_PAGING',
+  'iommufd:HW_QUEUE',
+  'iommufd:IOAS',
+  'iommufd:VDEVICE',
+  'iommufd:VEVENTQ',
+  'iommufd:VIOMMU',
+  'iommufd:access-list',
+  'iommufd:area',
+  'iommufd:attach',
+  'iommufd:attach-handle',
+  'iommufd:domains',
+  'iommufd:group',
+  'iommufd:mmap',
+  'iommufd:pages',
+  'iommufd:pages-access',
+  'iommufd:pages-list',
+  'iommufd:pfn-batch',
+  'iommufd:reserved',
+  'iommufd:vdevs',
+  'iommufd:vevent',
+  'iopf:fault-param',
+  'iopf:group',
+  'lvcmdqs',
+  'master-domain',
+  'nested-domain',
+  's1-table',
+  's2-table',
+  'user-commands',
+  'vcmdq',
+  'vcmdq-user',
+  'vmaster',
+  'vmid',
+];
+const IDS = ['asid', 'iommufd:fault-cookie', 'iommufd:fd', 'iommufd:object', 'vintf', 'vsid'];
+const COPIES = [
+  'from-user:IOMMU_HWPT_ALLOC.data_uptr',
+  'from-user:IOMMU_HWPT_INVALIDATE.data_uptr',
+  'from-user:IOMMU_VIOMMU_ALLOC.data_uptr',
+  'from-user:write',
+  'iommufd:pin-pages',
+  'to-user:IOMMU_VIOMMU_ALLOC.data_uptr',
+  'to-user:read',
+  'to-user:response',
+];
+const POLLS = ['CR0ACK', 'IRQ_CTRLACK', 'cmdq:sync', 'cmdqv:VCMDQ_STATUS', 'cmdqv:VINTF_STATUS'];
+
+/** Points of the kernel that operations come by after it has started, and that can be made to fail. */
+export const FAILURE_POINTS: readonly string[] = [
+  ...ALLOCATIONS.map((name) => `alloc:${name}`),
+  ...IDS.map((name) => `ids:${name}`),
+  ...COPIES.map((name) => `copy:${name}`),
+  ...POLLS.map((name) => `poll:${name}`),
+];
+
+/** Parts of {@link FAILURE_POINTS} that only machines with a CMDQV have. */
+const OF_CMDQV =
+  /HW_QUEUE|VIOMMU_ALLOC\.data|:(?:iommufd:(?:ACCESS|access-list|mmap|pages-access)|lvcmdqs|vcmdq|vcmdq-user|vintf|vsid)$|cmdqv:/;
+
+/** Whether a point is reached on machines with a CMDQV only. */
+export const ofCmdqv = (point: string): boolean => OF_CMDQV.test(point);
