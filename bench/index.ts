@@ -2,3 +2,4 @@
 await import('./translate.bench.ts');
 await import('./driver.bench.ts');
 await import('./iommufd.bench.ts');
+await import('./lab.bench.ts');

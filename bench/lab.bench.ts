@@ -9,8 +9,8 @@ import { line, processorTime } from './stack.ts';
 const SEED = 1;
 /** Operations of a case at most; undefined: the default. And cases for one round. */
 const LENGTHS = [
-  { what: 'default cases', maxOps: undefined, runs: 200 },
-  { what: 'cases of up to 1,000', maxOps: 1000, runs: 20 },
+  { what: 'default cases', maxOps: undefined, runs: 100 },
+  { what: 'cases of up to 1,000', maxOps: 1000, runs: 30 },
 ] as const;
 const ROUNDS = 5;
 
