@@ -49,7 +49,7 @@ interface Scope {
   /** Guest pages, by ASID and page. */
   readonly translations: Map<number, Map<number, Set<number>>>;
   /** Old pointers, by ASID, then space and level. */
-  readonly pointers: Map<number, Map<string, Set<number>>>;
+  readonly pointers: Map<number, Map<string, Set<Pointer>>>;
 }
 
 interface Device {
@@ -108,17 +108,17 @@ export class GuestStage1 {
     const old = pointers?.[level];
     if (pointers === undefined) return;
     pointers[level] = to;
-    // What does not lead anywhere is not cached.
-    if (typeof old !== 'number') return;
+    // A descriptor that is not valid is not cached; one that leads outside the VM's memory is a valid one.
+    if (old === null || old === undefined) return;
     for (const { at, cds } of this.#devices.values()) {
       if (at.vm !== vm) continue;
       const asids = new Set([...(this.#tables[vm]?.cds ?? []), ...[...cds.values()].flat()].map(({ asid }) => asid));
       const scope = this.#scope(at.scope);
       for (const asid of asids)
         bucket(
-          bucket(scope.pointers, asid, () => new Map<string, Set<number>>()),
+          bucket(scope.pointers, asid, () => new Map<string, Set<Pointer>>()),
           `${space} ${level}`,
-          () => new Set<number>(),
+          () => new Set<Pointer>(),
         ).add(old);
     }
   }

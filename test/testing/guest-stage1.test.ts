@@ -92,6 +92,18 @@ describe('a cached pointer to the next table outlives Leaf=1 [4.4.1]', () => {
     send(stage1, { command: 'NH_ALL' });
     expect(answers(stage1)).toEqual([FAULT]);
   });
+
+  test('one that leads outside is a valid descriptor, and may be cached as such; one that is not valid is not', () => {
+    const stage1 = attached();
+    stage1.setPointer(0, 0, 1, 'outside');
+    send(stage1, { command: 'NH_ALL' });
+    stage1.setPointer(0, 0, 1, 0);
+    expect(answers(stage1)).toEqual([FAULT, 8]);
+    stage1.setPointer(0, 0, 1, null);
+    send(stage1, { command: 'NH_ALL' });
+    stage1.setPointer(0, 0, 1, 0);
+    expect(answers(stage1)).toEqual([8]);
+  });
 });
 
 describe('a cached CD stays until CFGI_CD of its stream and SubstreamID, valid or not [3.21.3, 4.3.3]', () => {
