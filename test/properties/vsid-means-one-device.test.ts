@@ -42,6 +42,13 @@ describe('a command by vSID reaches the device of its vDEVICE [arm_vsmmu_vsid_to
     );
   });
 
+  test('a CFGI_CD of a substream that the SMMU has not drops nothing, and nothing is missed [4.3.3]', () => {
+    const far: Operation = { op: 'invalidate', on: 'v0', commands: [{ command: 'CFGI_CD', vsid: 3, ssid: 1 }] };
+    // qemuVirt has SSIDSIZE 0: its only CD is the one of substream 0.
+    expect(broken([...TWO, far], undefined, { preset: 'qemuVirt' })).toBeNull();
+    expect(broken([...TWO, far, cfgi(3)], zoo('guest-vsid-passed'), { preset: 'qemuVirt' })).toMatch(/did not reach/);
+  });
+
   test('it is found if it is there', () => {
     expect(broken([...TWO, cfgi(3)], zoo('vsid-not-found'))).toMatch(/EIO .*CFGI_CD, whose vSIDs have vDEVICEs/);
   });

@@ -226,7 +226,10 @@ class VsidMeansOneDevice implements Monitor {
     const { lab } = this.#watched;
     const dropped = new Map<string, string>();
     const asked = new Set<string>();
-    for (const { command, vsid = 0 } of commands) {
+    const { SSIDSIZE } = lab.machine.smmu(smmu).caps;
+    for (const { command, vsid = 0, ssid = 0 } of commands) {
+      // There is no CD of such a substream.
+      if (command === 'CFGI_CD' && ssid >= 2 ** SSIDSIZE) continue;
       const vdevice = BY_VSID.has(command) ? this.#find(on, vsid) : undefined;
       if (vdevice === undefined) continue;
       const { endpoint } = lab.device(vdevice.dev);
