@@ -42,6 +42,23 @@ describe('no false alarm on the shipped driver', () => {
     expect(broken(steps)).toEqual([]);
   });
 
+  test('a device gets no vDEVICE on another VINTF while it is attached through the first [CMDQV-2]', () => {
+    const steps: Operation[] = [
+      ...UP.slice(0, 2),
+      { op: 'vdeviceAlloc', as: 'x0', dev: 'd0', viommu: 'v0', vsid: 2 },
+      { op: 'nestedAlloc', as: 'n0', dev: 'd0', on: 'v0', vste: 'translate', cd: 0 },
+      { op: 'attach', dev: 'd0', to: 'n0' },
+      { op: 'destroy', name: 'x0' },
+      { op: 'viommuAlloc', as: 'v1', dev: 'd0', parent: 's0', type: 'tegra241-cmdqv' },
+      { op: 'vdeviceAlloc', as: 'x0', dev: 'd0', viommu: 'v1', vsid: 2 },
+    ];
+    expect(broken(steps)).toEqual([]);
+    const lab = new Lab(GRACE);
+    expect(steps.map((one) => execute(lab, one)).at(-1)).toMatchObject({ status: 'error', errno: 'EBUSY' });
+    execute(lab, { op: 'detach', dev: 'd0' });
+    expect(steps.slice(-1).map((one) => execute(lab, one).status)).toEqual(['ok']);
+  });
+
   test('a VM that sends no CMD_SYNC [VMID-14]', () => {
     const steps: Operation[] = [
       ...UP,

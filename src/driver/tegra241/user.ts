@@ -157,7 +157,7 @@ function viommuOps(cmdqv: Tegra241Cmdqv, user: UserVintf, vsmmu: Vsmmu, shared: 
       vsmmuDestroy(viommu);
     },
     vdeviceSize: VDEVICE_CORE_SIZE + VSID_EXTRA,
-    vdeviceInit: (vdev) => initVsid(user.vintf, vdev),
+    vdeviceInit: (vdev) => initVsid(user.vintf, vsmmu, vdev),
     getHwQueueSize: (_viommu, type) => (type === HW_QUEUE_TYPE.TEGRA241_CMDQV ? HW_QUEUE_CORE_SIZE + VCMDQ_EXTRA : 0),
     hwQueueInitPhys: (queue, index, pa) => vsmmu.smmu.parts.vintfUser.initQueue(cmdqv, user, queue, index, pa),
   };
@@ -176,12 +176,19 @@ export function destroyVintf(cmdqv: Tegra241Cmdqv, user: UserVintf, vsmmu: Vsmmu
 /** Number of a free pair (kernel: the ida of a VINTF's vSIDs). @throws KernelError ENOSPC, ENOMEM */
 export const allocSid = (vintf: Vintf): number => vintf.sids.alloc();
 
-/** A pair for a vDEVICE (`tegra241_vintf_init_vsid`). @throws KernelError EINVAL, EOPNOTSUPP, ENOSPC, ENOMEM */
-function initVsid(vintf: Vintf, vdev: IommufdVdevice): void {
+/** A pair for a vDEVICE (`tegra241_vintf_init_vsid`). @throws KernelError EINVAL, EOPNOTSUPP, EBUSY, ENOSPC, ENOMEM */
+function initVsid(vintf: Vintf, vsmmu: Vsmmu, vdev: IommufdVdevice): void {
   const { parts } = vintf.smmu;
   if (vdev.virtId >> BigInt(VINTF_SID_MATCH.width('VIRT_SID')) !== 0n)
     throw new KernelError('EINVAL', `vSID 0x${vdev.virtId.toString(16)} has more bits than VIRT_SID`);
   vdeviceInit(vdev);
+  // Its translations have another VMID than this VM's commands: CMDQV-2.
+  const { vmaster } = masterOf(vdev.dev);
+  refuse(
+    vmaster !== null && vmaster.vsmmu.vmid !== vsmmu.vmid,
+    'EBUSY',
+    `${vdev.dev.name} is attached through ${vmaster?.vsmmu.name}`,
+  );
   const sid = masterOf(vdev.dev).streams[0]?.sid ?? 0;
   if (sid >= 2 ** VINTF_SID_REPLACE.width('PHYS_SID'))
     throw new KernelError('EINVAL', `StreamID 0x${sid.toString(16)} has more bits than PHYS_SID`);
@@ -196,7 +203,7 @@ function initVsid(vintf: Vintf, vdev: IommufdVdevice): void {
   };
 }
 
-function refuse(broken: boolean, errno: 'EINVAL' | 'EEXIST' | 'EIO' | 'EOPNOTSUPP', why: string): void {
+function refuse(broken: boolean, errno: 'EBUSY' | 'EINVAL' | 'EEXIST' | 'EIO' | 'EOPNOTSUPP', why: string): void {
   if (broken) throw new KernelError(errno, why);
 }
 
