@@ -62,6 +62,12 @@ describe('a command by vSID reaches the device of its vDEVICE [arm_vsmmu_vsid_to
     );
   });
 
+  test('a SubstreamID that the SMMU has not has no effect [4.1.7]', () => {
+    const beyond: Operation = { op: 'invalidate', on: 'v0', commands: [{ command: 'CFGI_CD', vsid: 3, ssid: 1 }] };
+    expect(broken([...TWO, beyond], undefined, { preset: 'qemuVirt' })).toBeNull();
+    expect(broken([...TWO, beyond], undefined, { preset: 'linuxNesting' })).toBeNull();
+  });
+
   test('all streams of the device, or there is no such vDEVICE', () => {
     const [s0, v0, , x0] = TWO;
     if (s0 === undefined || v0 === undefined || x0 === undefined) throw new Error('TWO is shorter');
