@@ -59,6 +59,11 @@ describe('no false alarm on the shipped driver', () => {
     expect(steps.slice(-1).map((one) => execute(lab, one).status)).toEqual(['ok']);
   });
 
+  test('a failure that is planned when the case is over fails nothing', () => {
+    const steps: Operation[] = [...UP.slice(0, 2), { op: 'fail', point: 'poll:cmdqv:VINTF_STATUS', nth: 1 }];
+    expect(broken(steps, { ...GRACE, schedule: { mode: 'seeded', seed: 3 } })).toEqual([]);
+  });
+
   test('a VM that sends no CMD_SYNC [VMID-14]', () => {
     const steps: Operation[] = [
       ...UP,

@@ -43,7 +43,9 @@ class NothingLeft implements Monitor {
   atEnd(): Violation | null {
     const { lab } = this.#watched;
     const broken = (message: string): Violation => ({ rule: RULE, message: `after close ${message}` });
-    const vmids = lab.ledger.list().filter((line) => !lab.baseline.vmids.includes(line) && !this.#named(line) && !this.#waits(line));
+    const vmids = lab.ledger
+      .list()
+      .filter((line) => !lab.baseline.vmids.includes(line) && !this.#named(line) && !this.#waits(line));
     if (vmids.length > 0) return broken(`VMIDs are owned: ${vmids.join('; ')}`);
     for (const { objects, handles, pins } of lab.contexts) {
       if (!objects.empty) return broken(`objects are left: ${objects.list().map(({ label }) => label)}`);
