@@ -49,6 +49,17 @@ describe('a command by vSID reaches the device of its vDEVICE [arm_vsmmu_vsid_to
     expect(broken([...TWO, far, cfgi(3)], zoo('guest-vsid-passed'), { preset: 'qemuVirt' })).toMatch(/did not reach/);
   });
 
+  test('a queue for errors of VCMDQs has no events of streams', () => {
+    const quiet: Operation[] = [
+      ...TWO.filter(({ op }) => op !== 'veventqAlloc'),
+      { op: 'veventqAlloc', as: 'e0', viommu: 'v0', depth: 8, type: 'tegra241-cmdqv' },
+      { op: 'dma', dev: 'd1', page: 14 },
+      { op: 'veventRead', on: 'e0' },
+    ];
+    const on = quiet.map((o) => (o.op === 'viommuAlloc' ? { ...o, type: 'tegra241-cmdqv' as const } : o));
+    expect(broken(on, undefined, { preset: 'grace' })).toBeNull();
+  });
+
   test('it is found if it is there', () => {
     expect(broken([...TWO, cfgi(3)], zoo('vsid-not-found'))).toMatch(/EIO .*CFGI_CD, whose vSIDs have vDEVICEs/);
   });

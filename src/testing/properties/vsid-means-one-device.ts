@@ -169,6 +169,7 @@ class VsidMeansOneDevice implements Monitor {
         this.#unbound(o.dev);
         return null;
       case 'veventqAlloc':
+        if (o.type === 'tegra241-cmdqv') return null; // it is told of VCMDQs, not of streams
         this.#queues.set(o.as, o.viommu);
         this.#expected.set(o.viommu, { may: new Set(), must: new Set() });
         return null;
