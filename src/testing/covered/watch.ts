@@ -247,8 +247,8 @@ export class Watch {
       for (const sid of one.streams.keys()) this.#look(one, sid);
       this.#pollVmids(one);
     } else if (opcode === S12_OPCODE || opcode === NSNH_OPCODE) {
+      // It counts when it has completed.
       one.pending = true;
-      this.#pollVmids(one);
     } else if (opcode === CD_OPCODE && slotValue(words, CD_LEAF) === 0) this.#seen[FEATURE['CFGI without Leaf']] = 1;
   }
 
@@ -321,6 +321,8 @@ export class Watch {
       }
       at.state = state;
       at.users = users;
+      // A number that is free has no more to tell until it is announced again.
+      if (state === FREE) vmids.delete(v);
     }
   }
 
