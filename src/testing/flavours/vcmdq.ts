@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { cmdqvMakers, goodCommand, goodRing, queueName } from '../arbitraries/families/cmdqv.ts';
+import { badRing, cmdqvMakers, goodCommand, goodRing, queueName } from '../arbitraries/families/cmdqv.ts';
 import { type Place, place } from '../arbitraries/places.ts';
 import { LVCMDQS, type Pools } from '../arbitraries/pools.ts';
 import { cd, page, space } from '../arbitraries/values.ts';
@@ -19,7 +19,10 @@ const bringUp = (p: Pools): fc.Arbitrary<Operation[]> =>
       at: place(p),
       cd,
       vste: fc.constantFrom('translate' as const, 'translate' as const, 'bypass' as const),
-      rings: fc.array(goodRing, { minLength: 1, maxLength: LVCMDQS }),
+      rings: fc.array(fc.oneof({ weight: 7, arbitrary: goodRing }, { weight: 1, arbitrary: badRing }), {
+        minLength: 1,
+        maxLength: LVCMDQS,
+      }),
       commands: fc.array(goodCommand, { minLength: 1, maxLength: 3 }),
       late: fc.boolean(),
     })

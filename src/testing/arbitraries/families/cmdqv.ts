@@ -23,12 +23,13 @@ export const goodRing: fc.Arbitrary<{ readonly page: number; readonly offset: nu
   );
 
 /** Where one must not lie: no power of two, too small, too large, not aligned to its size, outside the guest. */
-const badRing = fc.constantFrom(
+export const badRing = fc.constantFrom(
   { page: RING_PAGE, offset: 0, bytes: 0 },
   { page: RING_PAGE, offset: 0, bytes: 16 },
   { page: RING_PAGE, offset: 0, bytes: 1000 },
   { page: RING_PAGE, offset: 1024, bytes: HALF_PAGE },
   { page: RING_PAGE, offset: 32, bytes: 64 },
+  { page: FIRST_DATA_PAGE + 1, offset: 1024, bytes: HALF_PAGE },
   { page: FIRST_DATA_PAGE, offset: 0, bytes: 8192 },
   { page: GUEST_PAGES, offset: 0, bytes: HALF_PAGE },
 );
