@@ -77,6 +77,21 @@ describe("DMA follows the guest's own tables [IHI 0070 3.3.3, 5.2 Config]", () =
         ).toBeNull();
   });
 
+  test('a move to a HWPT with the same vSTE writes no STE: the cached CD may stay [arm_smmu_write_entry]', () => {
+    const again: Operation[] = NESTED.map((o) => (o.op === 'nestedAlloc' ? { ...o, as: 'n1', ats: true } : o));
+    const moved: Operation[] = [
+      ...NESTED,
+      READ,
+      { op: 'guestCd', vm: 'vm0', cd: 1, space: 0 },
+      ...again.slice(3, 4),
+      { op: 'attach', dev: 'd0', to: 'n1' },
+      READ,
+    ];
+    expect(broken(moved)).toBeNull();
+    const other: Operation[] = moved.map((o) => (o.op === 'nestedAlloc' && o.as === 'n1' ? { ...o, stalld: true } : o));
+    expect(broken(other)).toBeNull();
+  });
+
   test('what stage 2 has taken away is gone in every VMID [4.4.2.1]', () => {
     const taken: Operation[] = [...NESTED, READ, { op: 'unmap', ioas: 'a0', page: 15, pages: 1 }, READ];
     expect(broken(taken)).toBeNull();

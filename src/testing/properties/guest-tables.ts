@@ -213,13 +213,20 @@ function textOf({ status, vm, page }: DmaOutcome): string {
   return page === undefined ? SOMEWHERE : `page ${page} of vm${vm}`;
 }
 
-const STE_OPTIONS = ['cd', 'ats', 'ssids', 'dss', 'stalld'] as const;
-
-const sameSte = (a: Stage1, b: Stage1): boolean =>
-  a.vm === b.vm &&
-  a.scope === b.scope &&
-  a.vste === b.vste &&
-  STE_OPTIONS.every((name) => a.options[name] === b.options[name]);
+/** Whether two attachments may have the same STE: then nothing is written, and nothing cached is dropped. */
+function sameSte(a: Stage1, b: Stage1): boolean {
+  const { cd = 0, ssids = 0, dss = 'TERMINATE', stalld = false } = a.options;
+  const {
+    cd: otherCd = 0,
+    ssids: otherSsids = 0,
+    dss: otherDss = 'TERMINATE',
+    stalld: otherStalld = false,
+  } = b.options;
+  const substreams = ssids === otherSsids && (ssids === 0 || dss === otherDss);
+  return (
+    a.vm === b.vm && a.scope === b.scope && a.vste === b.vste && cd === otherCd && substreams && stalld === otherStalld
+  );
+}
 
 /** See the module comment. */
 export const guestTables: Property = {

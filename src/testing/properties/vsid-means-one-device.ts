@@ -238,8 +238,6 @@ class VsidMeansOneDevice implements Monitor {
         if (endpoint.ats !== null) asked.add(vdevice.dev);
         continue;
       }
-      // A SubstreamID out of range has no effect (4.1.7).
-      if (command === 'CFGI_CD' && ssid >= 2 ** lab.machine.smmu(smmu).caps.SSIDSIZE) continue;
       for (const sid of endpoint.streamIds) {
         dropped.set(`${smmu} ${sid}`, vdevice.dev);
         if (!this.#dropped.has(`${smmu} ${sid}`))
