@@ -16,6 +16,13 @@ const QUICK = [
   'ste-not-reset',
   'bypass-without-stage2',
   'abort-vste-bypasses',
+  'blocked-is-bypass',
+  'leaf-for-a-new-table',
+  'strtab-l2-not-visible',
+  'mev-not-safe',
+  'guest-vmid-kept',
+  'guest-commands-not-waited-for',
+  'vdevice-of-two-streams',
 ];
 
 describe('the bug zoo (issue 6, item 7)', () => {
