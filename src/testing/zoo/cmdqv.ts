@@ -98,6 +98,18 @@ function lastShared({ sids, numSids }: Vintf): IdAllocator {
   };
 }
 
+/** Gives each VM's VINTF other numbers for its pairs, when it is switched on first. */
+function sidNumbers(driver: Parts, numbers: (vintf: Vintf) => IdAllocator): void {
+  const known = new WeakSet<Vintf>();
+  vintfSteps(driver, {
+    on: (vintf, hypOwn, base) => {
+      if (!known.has(vintf)) Object.assign(vintf, { sids: numbers(vintf) });
+      known.add(vintf);
+      base.hwInit(vintf, hypOwn);
+    },
+  });
+}
+
 const presets = ['grace'] as const;
 
 const BUGS: readonly Omit<Bug, 'presets'>[] = [
@@ -397,23 +409,14 @@ const BUGS: readonly Omit<Bug, 'presets'>[] = [
     story:
       'vSIDs are not bounded by the pairs that a VINTF has: the next vDEVICE gets a SID_MATCH that does not exist, and its invalidations are refused.',
     lab: { sidPairsLog2: 0 },
-    apply: ({ driver }) =>
-      vintfSteps(driver, {
-        on: (vintf, hypOwn, base) => {
-          const sids = driver.kernel.ids('vsid', 0, CMDQV_MAX_SIDS - 1);
-          base.hwInit(Object.assign(vintf, { sids }), hypOwn);
-        },
-      }),
+    apply: ({ driver }) => sidNumbers(driver, () => driver.kernel.ids('vsid', 0, CMDQV_MAX_SIDS - 1)),
   },
   {
     name: 'sid-match-reused',
     story:
       "With no pair left the last one is taken again: the vDEVICE that had it is invalidated under another one's vSID.",
     lab: { sidPairsLog2: 0 },
-    apply: ({ driver }) =>
-      vintfSteps(driver, {
-        on: (vintf, hypOwn, base) => base.hwInit(Object.assign(vintf, { sids: lastShared(vintf) }), hypOwn),
-      }),
+    apply: ({ driver }) => sidNumbers(driver, lastShared),
   },
   {
     name: 'sid-match-left-behind',
