@@ -164,8 +164,8 @@ export class Atcs {
       this.#context.report('ATS-6', `${this.#smmu}: CR0.ATSCHK was cleared while an STE has split-stage ATS`, {
         smmu: this.#smmu,
       });
-    else if ([...kinds].some((kind) => kind !== EATS.OFF))
-      this.#context.report('ATS-6', `${this.#smmu}: CR0.ATSCHK was changed while STEs with ATS are in use`, {
+    else if ((after & ATSCHK) !== 0 && [...kinds].some((kind) => kind !== EATS.OFF))
+      this.#context.report('ATS-6', `${this.#smmu}: CR0.ATSCHK was set while STEs with ATS are in use`, {
         smmu: this.#smmu,
       });
   }

@@ -203,8 +203,9 @@ export class Sanitizer {
   }
 
   #asid({ act, where, id, owner }: OwnershipNote): void {
-    for (const { name, asids, vmids } of this.#smmus.values()) {
-      if (where !== '' && where !== name) continue;
+    for (const { name, asids, vmids, smmu } of this.#smmus.values()) {
+      // One number for all SMMUs: one that is off is flushed before it goes on (CFG-19).
+      if (where !== name && (where !== '' || (act === 'alloc' && !smmu.regs.SMMUEN))) continue;
       const ofHost = (vmid: number): boolean => vmid <= 0 || vmids.owner(vmid) === null;
       if (act === 'free') asids.freed(Number(id), ofHost, owner);
       else if (act === 'alloc') asids.allocated(Number(id), ofHost, owner);

@@ -74,6 +74,8 @@ export class SmmuState {
   /** Streams whose next transaction is a retry of a stalled one: nobody relies on anything by it. */
   readonly #retried = new Set<number>();
 
+  /** CR0 as software wrote it last. */
+  #cr0Written = 0;
   /** Streams of devices that cannot be stalled. */
   readonly #mustNotStall: ReadonlySet<number>;
   /** What software says of streams. */
@@ -233,6 +235,7 @@ export class SmmuState {
         break;
       case 'register-write':
         this.#context.history.register(this.name, act.offset, act.hi, act.lo);
+        if (act.offset === CR0.offset) this.#cr0Written = act.lo;
         this.boot.written(act.offset, act.lo, act.ignored);
         if (
           act.offset === CMDQ_PROD.offset &&
@@ -288,7 +291,8 @@ export class SmmuState {
   #cr0(before: number, after: number): void {
     this.boot.updated(before, after);
     const uses = [...this.streams.all()].flatMap((stream) => stream.uses);
-    this.atcs.updated(before, after, SMMUEN, uses);
+    // A reset of the hardware is nobody's choice.
+    if ((this.#cr0Written & before & ~after & SMMUEN) === 0) this.atcs.updated(before, after, SMMUEN, uses);
     if (((before ^ after) & VMW_BITS) !== 0) this.vmids.judgeGroups(this.smmu.regs.VMW);
     if (((before ^ after) & SMMUEN) === 0) return;
     if ((after & SMMUEN) !== 0) this.streams.open();

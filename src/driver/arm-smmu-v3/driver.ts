@@ -38,7 +38,7 @@ import type { LiveView } from './live-table.ts';
 import { type DriverOptions, type DriverSettings, optionsOf } from './options.ts';
 import { type DriverParts, driverParts } from './parts.ts';
 import { clearPasid, setPasidDomain } from './pasid.ts';
-import { resumeSmmu, suspendSmmu } from './power.ts';
+import { resumeSmmu, stopAts, suspendSmmu } from './power.ts';
 import { probeFeatures } from './probe.ts';
 import { Quarantine, type Quarantined } from './quarantine.ts';
 import { disableSmmu, resetSmmu } from './reset.ts';
@@ -239,9 +239,11 @@ export class ArmSmmuDriver implements IommuOps {
     this.#smmus.delete(name);
   }
 
-  /** The machine goes down: the SMMU is switched off and nothing else (`arm_smmu_device_shutdown`). @throws KernelError ENODEV, ETIMEDOUT */
+  /** The machine goes down: ATS off in the endpoints, then the SMMU (`arm_smmu_device_shutdown`). @throws KernelError ENODEV, ETIMEDOUT */
   shutdown(name: string): void {
-    disableSmmu(this.smmu(name));
+    const smmu = this.smmu(name);
+    if (smmu.enabled) stopAts(smmu);
+    disableSmmu(smmu);
   }
 
   settled(dev: Device, then: () => void): void {

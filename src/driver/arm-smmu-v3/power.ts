@@ -7,7 +7,8 @@ import { CR0, CR0ACK } from '../../../spec/index.ts';
 import { atcInvMaster } from './attach.ts';
 import { issueWithSync } from './command-batch.ts';
 import { drainEvents } from './events.ts';
-import { disableSmmu, resetSmmu, writeSync } from './reset.ts';
+import { disableAts, enableAts } from './pci.ts';
+import { disableSmmu, isEnabled, resetSmmu, writeSync } from './reset.ts';
 import type { Master, Smmu } from './smmu.ts';
 
 /** Every device behind an SMMU, once, by StreamID. */
@@ -22,6 +23,7 @@ function mastersOf(smmu: Smmu): Master[] {
  */
 export function suspendSmmu(smmu: Smmu): void {
   if (smmu.suspended) return;
+  stopAts(smmu);
   // Before SMMUEN: nothing may pass untranslated in between.
   smmu.parts.reset.abortWhileOff(smmu);
   writeSync(smmu, CR0, CR0ACK, CR0.bit('CMDQEN'));
@@ -42,11 +44,27 @@ export function suspendSmmu(smmu: Smmu): void {
  * @throws KernelError ETIMEDOUT
  */
 export function resumeSmmu(smmu: Smmu): void {
+  if (isEnabled(smmu)) stopAts(smmu);
   resetSmmu(smmu);
   for (const master of mastersOf(smmu)) {
     master.stalls.clear();
     if (!master.atsEnabled) continue;
-    atcInvMaster(master, 0);
-    for (const ssid of master.records.keys()) if (ssid !== 0) atcInvMaster(master, ssid);
+    flushAtc(master);
+    enableAts(master);
   }
+}
+
+/** Endpoints use no translations of an SMMU that is off (3.9.2). */
+export function stopAts(smmu: Smmu): void {
+  for (const master of mastersOf(smmu)) {
+    if (!master.atsEnabled) continue;
+    disableAts(master);
+    flushAtc(master);
+  }
+}
+
+/** Everything that a device caches, with PASIDs and without. */
+function flushAtc(master: Master): void {
+  atcInvMaster(master, 0);
+  for (const ssid of master.records.keys()) if (ssid !== 0) atcInvMaster(master, ssid);
 }

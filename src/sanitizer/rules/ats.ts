@@ -50,7 +50,7 @@ export const ATS_RULES: readonly RuleInfo[] = [
     id: 'ATS-6',
     severity: 'H',
     section: '3.9.2',
-    broken: 'CR0.ATSCHK was cleared while an STE has split-stage ATS, or changed while STEs with EATS set are in use.',
+    broken: 'CR0.ATSCHK was cleared while an STE has split-stage ATS, or set while STEs with EATS set are in use.',
     observed: 'updates of CR0, EATS of candidate images',
   },
   {

@@ -1,0 +1,74 @@
+/** The shipped stack keeps the rules: stories in which the sanitizer once said otherwise, and cases of every flavour. */
+import { describe, expect, test } from 'vitest';
+import { runProperty } from '../../src/testing/campaign.ts';
+import { runCase } from '../../src/testing/case.ts';
+import type { LabConfig } from '../../src/testing/lab.ts';
+import type { Operation } from '../../src/testing/operation.ts';
+import { rulesKept } from '../../src/testing/properties/index.ts';
+
+const LAB: LabConfig = { smmus: 1, devices: 2, vms: 1, streamTable: 'linear', defaultDomain: 'identity' };
+
+const up = (viommu: string, nested: string): Operation[] => [
+  { op: 'hwptAlloc', as: 's0', dev: 'd1', ioas: 'a0', nestParent: true },
+  { op: 'viommuAlloc', as: viommu, dev: 'd1', parent: 's0' },
+  { op: 'vdeviceAlloc', as: 'x1', dev: 'd1', viommu, vsid: 0 },
+  { op: 'nestedAlloc', as: nested, dev: 'd1', on: viommu, vste: 'translate' },
+  { op: 'attach', dev: 'd1', to: nested },
+];
+
+const STORIES: readonly (readonly [title: string, lab: Partial<LabConfig>, operations: readonly Operation[]])[] = [
+  [
+    'a CMD_SYNC of one domain is lost while the next domain of the IOAS unmaps the same addresses [4.7.3]',
+    {},
+    [
+      ...up('v0', 'n0'),
+      { op: 'attach', dev: 'd0', to: 'a0' },
+      { op: 'fail', point: 'poll:cmdq:sync', nth: 1 },
+      { op: 'unmap', ioas: 'a0', page: 8, pages: 1 },
+    ],
+  ],
+  [
+    'a nested stream leaves its VMID to one with stage 2 alone; later unmaps need no stage 1 invalidation [4.4.3.1]',
+    { policy: 'external' },
+    [
+      ...up('v0', 'n0'),
+      { op: 'attach', dev: 'd0', to: 's0' },
+      { op: 'detach', dev: 'd1' },
+      { op: 'unmap', ioas: 'a0', page: 8, pages: 1 },
+    ],
+  ],
+  [
+    'an SMMU is suspended, resumed and reset while endpoints have ATS [3.9.2]',
+    { ats: true },
+    [
+      { op: 'attach', dev: 'd0', to: 'a0' },
+      { op: 'smmuSuspend', smmu: 'smmu0' },
+      { op: 'smmuResume', smmu: 'smmu0' },
+      { op: 'smmuResume', smmu: 'smmu0' },
+      { op: 'smmuReset', smmu: 'smmu0' },
+      { op: 'dma', dev: 'd0', page: 8, ats: true },
+    ],
+  ],
+  [
+    'a kernel takes over while one SMMU is suspended: its old tags are flushed before it goes on [3.11]',
+    { smmus: 2, devices: 1, defaultDomain: 'dma' },
+    [
+      { op: 'kexec', how: 'kexec' },
+      { op: 'smmuSuspend', smmu: 'smmu1' },
+      { op: 'kexec', how: 'kexec' },
+    ],
+  ],
+];
+
+describe('no false alarm', () => {
+  test.each(STORIES)('%s', (_, lab, operations) => {
+    const steps = operations.map((operation, id) => ({ id, operation }));
+    const { finding, steps: done } = runCase(rulesKept, { config: { ...LAB, ...lab }, steps });
+    expect(done.filter(({ result }) => result.status === 'error')).toEqual([]);
+    expect(finding).toBeNull();
+  });
+
+  test('in cases of every flavour, policy, preset and schedule', () => {
+    expect(runProperty(rulesKept, { seed: 20261120, runs: 60 })).toMatchObject({ ok: true, runs: 60 });
+  });
+});
