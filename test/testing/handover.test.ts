@@ -1,0 +1,88 @@
+import { describe, expect, test } from 'vitest';
+import { type LabCase, runCase } from '../../src/testing/case.ts';
+import { Lab, type LabConfig } from '../../src/testing/lab.ts';
+import { execute, type Operation } from '../../src/testing/operations.ts';
+import { PROPERTIES } from '../../src/testing/properties/index.ts';
+import { hunt, ZOO } from '../../src/testing/zoo/index.ts';
+
+const LINUX: LabConfig = { preset: 'linuxNesting', streamTable: 'two-level', defaultDomain: 'identity', smmus: 1 };
+
+const UP: readonly Operation[] = [
+  { op: 'hwptAlloc', as: 's0', dev: 'd0', ioas: 'a0', nestParent: true },
+  { op: 'viommuAlloc', as: 'v0', dev: 'd0', parent: 's0' },
+];
+
+const GONE: Operation = { op: 'smmuUnplug', smmu: 'smmu0' };
+const FLUSH: Operation = { op: 'invalidate', on: 'v0', commands: [{ command: 'NH_ALL' }] };
+
+const run = (config: LabConfig, steps: readonly Operation[]) => {
+  const lab = new Lab(config);
+  const results = steps.map((step) => execute(lab, step));
+  return { lab, last: results.at(-1) };
+};
+
+describe('an SMMU is unplugged under a live vIOMMU (iommufd_viommu.c, viommu->iommu_dev)', () => {
+  test.each([
+    ['raw', 'use-after-free'],
+    ['driver-count', 'use-after-free'],
+    ['device-ref', 'stale-hardware'],
+  ] as const)('%s: what is done with the vIOMMU afterwards is a %s', (iommuHold, kind) => {
+    const { lab } = run({ ...LINUX, iommuHold }, [...UP, GONE, FLUSH]);
+    expect(lab.contexts.flatMap(({ holdReports }) => holdReports)[0]).toMatchObject({ kind });
+  });
+
+  test('driver-count: the driver stops waiting for user space, and says so', () => {
+    const { last } = run({ ...LINUX, iommuHold: 'driver-count' }, [...UP, GONE]);
+    expect(last).toMatchObject({ saw: 'still used' });
+  });
+
+  test('users: EBUSY, and the SMMU stays', () => {
+    const { lab, last } = run({ ...LINUX, iommuHold: 'users' }, [...UP, GONE]);
+    expect(last).toMatchObject({ status: 'error', errno: 'EBUSY' });
+    expect(lab.core.iommus.map(({ name }) => name)).toEqual(['smmu0']);
+  });
+
+  test.each(['wait-cnt', 'revoke'] as const)('%s: ENODEV afterwards', (iommuHold) => {
+    expect(run({ ...LINUX, iommuHold }, [...UP, GONE, FLUSH]).last).toMatchObject({ errno: 'ENODEV' });
+  });
+});
+
+describe('no false alarm on the shipped driver', () => {
+  const clean = (steps: readonly Operation[], config: LabConfig = LINUX): string[] => {
+    const lab: LabCase = { config, steps: steps.map((operation, id) => ({ id, operation })) };
+    return PROPERTIES.filter(({ run: own }) => own === undefined).flatMap((property) => {
+      const { finding } = runCase(property, lab);
+      return finding === null ? [] : [`${property.name}: ${finding.message}`];
+    });
+  };
+
+  test.each(['orderly', 'kexec', 'kdump'] as const)('a kernel takes over, %s, twice [VMID L43]', (how) => {
+    expect(
+      clean([...UP, { op: 'attach', dev: 'd0', to: 's0' }, { op: 'kexec', how }, ...UP, { op: 'kexec', how }]),
+    ).toEqual([]);
+  });
+
+  test.each(['on', 'warm', 'off'] as const)('an SMMU is suspended, power %s [VMID L44]', (power) => {
+    const steps: Operation[] = [...UP, { op: 'smmuSuspend', smmu: 'smmu0', power }, { op: 'destroy', name: 'v0' }];
+    expect(clean([...steps, { op: 'smmuResume', smmu: 'smmu0' }, ...UP])).toEqual([]);
+  });
+});
+
+test('ready is called when iommufd is built, and again for the kernel after', () => {
+  const seen: number[] = [];
+  const lab = new Lab(LINUX, { ready: (one) => seen.push(one.contexts.length) });
+  execute(lab, { op: 'kexec', how: 'kexec' });
+  expect(seen).toHaveLength(2);
+  expect(Math.min(...seen)).toBeGreaterThan(0);
+});
+
+test.each([
+  ['viommu-pins-nothing', 'iommu-held'],
+  ['vdevice-visible-early', 'published-last'],
+  ['adopt-refuses-all', 'adopted-kept'],
+])('%s is found by %s', (name, by) => {
+  const bug = ZOO.find((one) => one.name === name);
+  if (bug === undefined) throw new Error(`no bug ${name}`);
+  const properties = PROPERTIES.filter((one) => one.name === by);
+  expect(hunt(bug, { seed: 1, runs: 60, properties }).catch).not.toBeNull();
+});
