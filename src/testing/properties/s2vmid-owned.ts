@@ -10,17 +10,19 @@ import { STE } from '../../../spec/ste.ts';
 import { s2Enabled } from '../../../spec/stream-world.ts';
 import type { Smmu } from '../../hw/smmu.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
+import type { TranslatingSte } from '../streams.ts';
 
 const S2VMID = STE.slot('S2VMID');
 
 const RULE = 's2vmid-owned';
 
-/** An STE with stage 2 on. */
+/** What is asked about of a translating STE. */
 interface Stream {
   readonly smmu: string;
   readonly sid: number;
   readonly vmid: number;
-  readonly ttb: bigint;
+  /** Null: stage 2 is off. */
+  readonly ttb: bigint | null;
 }
 
 const where = ({ smmu, sid }: Pick<Stream, 'smmu' | 'sid'>): string =>
@@ -32,6 +34,10 @@ class S2VmidOwned implements Monitor {
   readonly #names = new Map<string, Map<number, string>>();
   /** Per SMMU: the VMID of each owner that was seen in an STE. */
   readonly #vmids = new Map<string, Map<string, number>>();
+  readonly #streams = new Map<
+    string,
+    { readonly entries: readonly TranslatingSte[]; readonly streams: readonly Stream[] }
+  >();
 
   constructor(watched: Watched) {
     this.#watched = watched;
@@ -53,21 +59,33 @@ class S2VmidOwned implements Monitor {
 
   #smmu(smmu: Smmu): string | null {
     const { lab, model } = this.#watched;
-    const entries = lab.streams.of(smmu);
     const seen = this.#ownersOf(smmu.name);
     const roots = new Map<number, Stream>();
-    for (const { sid, ste } of entries) {
-      const vmid = slotValue(ste, S2VMID);
-      if (!s2Enabled(ste)) {
+    for (const stream of this.#streamsOf(smmu.name, lab.streams.of(smmu))) {
+      const { vmid, ttb } = stream;
+      if (ttb === null) {
         if (vmid === 0) continue;
-        return `${where({ smmu: smmu.name, sid })} has stage 1 alone and S2VMID ${vmid}, expected 0`;
+        return `${where(stream)} has stage 1 alone and S2VMID ${vmid}, expected 0`;
       }
-      const stream = { smmu: smmu.name, sid, vmid, ttb: STE.address(ste, 'S2TTB') };
       const broken =
         this.#number(stream) ?? sharedRoot(roots, stream) ?? (model.policy === null ? null : this.#owner(stream, seen));
       if (broken !== null) return broken;
     }
     return null;
+  }
+
+  /** The STEs of an SMMU, taken apart once for each change of its table. */
+  #streamsOf(smmu: string, entries: readonly TranslatingSte[]): readonly Stream[] {
+    const known = this.#streams.get(smmu);
+    if (known?.entries === entries) return known.streams;
+    const streams = entries.map(({ sid, ste }) => ({
+      smmu,
+      sid,
+      vmid: slotValue(ste, S2VMID),
+      ttb: s2Enabled(ste) ? STE.address(ste, 'S2TTB') : null,
+    }));
+    this.#streams.set(smmu, { entries, streams });
+    return streams;
   }
 
   /** VMIDs of the owners that still are owners. */
