@@ -7,6 +7,7 @@ import {
   replaceDevicePasid,
   replaceGroupHandle,
 } from '../driver/iommu/attach.ts';
+import { doneTo } from '../driver/iommu/notes.ts';
 import type { AttachHandle, Device } from '../driver/iommu/ops.ts';
 import type { IommufdCtx } from './ctx.ts';
 import type { DeviceObject } from './device.ts';
@@ -151,6 +152,12 @@ function firstAttach(idev: DeviceObject, pasid: number, hwpt: HwptObject): void 
     else attachDevicePasid(hwpt.liveDomain, idev.dev, pasid, handle);
   });
   igroup.attachments.set(pasid, { hwpt, handle, devices: new Map([[idev.id, idev]]) });
+  sayHow(idev, hwpt);
+}
+
+/** Whose commands are about the device from now on: a nested HWPT may have been made without a vIOMMU. */
+function sayHow(idev: DeviceObject, hwpt: HwptObject): void {
+  if (hwpt instanceof HwptNested && hwpt.viommu !== null) doneTo(idev.ctx.kernel, idev.dev, 'vIOMMU attached');
 }
 
 function makeHandle(idev: DeviceObject, hwpt: HwptObject): AttachHandle {
@@ -219,6 +226,7 @@ function replaceDomain(idev: DeviceObject, pasid: number, attachment: Attachment
   idev.ctx.parts.handles.free(idev, attachment.handle);
   attachment.hwpt = hwpt;
   attachment.handle = handle;
+  sayHow(idev, hwpt);
 }
 
 function reserveAll(hwpt: HwptPaging, devs: readonly Device[]): void {

@@ -75,6 +75,11 @@ export class Announced {
     return this.#begins ? !this.#underway.has(sid) : !this.#context.noted('operation');
   }
 
+  /** Software says when it is at work on streams: then it says of each, too, that it is attached through a vIOMMU. */
+  get told(): boolean {
+    return this.#begins;
+  }
+
   /** An operation on a stream begins. */
   begins(sid: number, what: string): void {
     if (what.startsWith('invalidate')) {
@@ -137,7 +142,8 @@ export class Announced {
       this.#view.stalls.leaves(sid, 'was attached to another domain', false, since);
       this.#attached.set(sid, this.#context.clock.now);
       this.#judgeMapped(sid, what);
-    } else if (what.startsWith('vDEVICE')) this.#vdevice(sid, what);
+    } else if (what.startsWith('vIOMMU')) this.#view.cmdqv?.settled(sid);
+    else if (what.startsWith('vDEVICE')) this.#vdevice(sid, what);
     this.#judgeBypass(sid);
     this.#view.relies(sid, -1, reported(what), ruleOf(what));
   }

@@ -26,6 +26,8 @@ export interface CmdqvView {
   memoryVmid(sid: number): number;
   /** Whether the STE of a stream in memory is nested. */
   nested(sid: number): boolean;
+  /** Software tells which streams are attached through a vIOMMU. */
+  told(): boolean;
 }
 
 interface Vintf {
@@ -95,7 +97,7 @@ export class CmdqvRules {
   /** CMDQV-2: streams of the VM are tagged with the VMID that its commands are executed with. */
   #judgePairs(v: number): void {
     const vintf = this.#vintfs.get(v);
-    if (vintf === undefined || !vintf.enabled || vintf.HYP_OWN) return;
+    if (vintf === undefined || !vintf.enabled || vintf.HYP_OWN || this.#view.told()) return;
     for (const [, sid] of this.#pairs(v)) this.#judgeStream(sid, v, vintf);
   }
 

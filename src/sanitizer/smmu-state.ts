@@ -116,6 +116,7 @@ export class SmmuState {
             owner: (vmid) => this.vmids.owner(vmid),
             memoryVmid: (sid) => this.streams.find(sid)?.memoryVmid ?? -1,
             nested: (sid) => this.#nested(sid),
+            told: () => this.announced.told,
           });
     this.vmids = new Vmids(context, smmu.name, smmu.caps.vmidBits, {
       pending: (vmid) => this.#pendingVmid(vmid),
@@ -387,7 +388,7 @@ export class SmmuState {
       for (const stream of this.#streamsOf(what.first, what.last)) {
         for (const { VMID } of stream.uses) this.vmids.settled(VMID, consumed);
         this.atcs.settled(stream);
-        this.cmdqv?.settled(stream.sid);
+        if (!this.announced.told) this.cmdqv?.settled(stream.sid);
       }
       // Off, and nothing cached: no stream uses anything until SMMUEN is 1 again.
       if (what.all && !this.smmu.regs.SMMUEN) this.streams.close();

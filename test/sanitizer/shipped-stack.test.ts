@@ -38,6 +38,18 @@ const STORIES: readonly (readonly [title: string, lab: Partial<LabConfig>, opera
     ],
   ],
   [
+    'a device with a vDEVICE on a VINTF is attached to a nested HWPT that has no vIOMMU [CMDQV-2]',
+    { preset: 'grace' },
+    [
+      { op: 'hwptAlloc', as: 's1', dev: 'd0', ioas: 'a0', nestParent: true },
+      { op: 'nestedAlloc', as: 'n0', dev: 'd0', on: 's1', vste: 'translate' },
+      { op: 'hwptAlloc', as: 's0', dev: 'd0', ioas: 'a0', nestParent: true },
+      { op: 'viommuAlloc', as: 'v0', dev: 'd0', parent: 's0', type: 'tegra241-cmdqv' },
+      { op: 'vdeviceAlloc', as: 'x0', dev: 'd0', viommu: 'v0', vsid: 0 },
+      { op: 'attach', dev: 'd0', to: 'n0' },
+    ],
+  ],
+  [
     'an SMMU is suspended, resumed and reset while endpoints have ATS [3.9.2]',
     { ats: true },
     [
