@@ -12,7 +12,7 @@ import type { GuestCommand } from './operations/guest-command.ts';
 export const FAULT = -1;
 
 /** Guest pages that a page may be translated to, or {@link FAULT}. */
-export type Answers = Set<number>;
+export type Translations = Set<number>;
 
 interface CdValue {
   readonly space: number | null;
@@ -194,10 +194,10 @@ export class GuestStage1 {
   }
 
   /** Where an access may be translated to; undefined: the device is not attached to a guest's stage 1. */
-  answers(dev: string, ssid: number | undefined, page: number, ats: boolean): Answers | undefined {
+  answers(dev: string, ssid: number | undefined, page: number, ats: boolean): Translations | undefined {
     const device = this.#devices.get(dev);
     if (device === undefined) return undefined;
-    const out: Answers = new Set();
+    const out: Translations = new Set();
     const index = indexOf(device.at, ssid);
     if (index === 'fault') out.add(FAULT);
     else if (index === 'bypass') out.add(page);
@@ -206,7 +206,7 @@ export class GuestStage1 {
     return out;
   }
 
-  #indexed(device: Device, index: number, page: number, out: Answers): void {
+  #indexed(device: Device, index: number, page: number, out: Translations): void {
     const scope = this.#scope(device.at.scope);
     for (const cd of this.#cdsOf(device, index)) {
       this.#walk(device.at, cd, page, out);
@@ -220,7 +220,7 @@ export class GuestStage1 {
     return [...(now === undefined ? [] : [now]), ...(cds.get(index) ?? [])];
   }
 
-  #walk({ vm, scope: name }: Stage1, { space, asid, outside }: CdValue, page: number, out: Answers): void {
+  #walk({ vm, scope: name }: Stage1, { space, asid, outside }: CdValue, page: number, out: Translations): void {
     const tables = this.#tables[vm];
     if (tables === undefined || space === null || outside) {
       out.add(FAULT);
@@ -250,7 +250,7 @@ export class GuestStage1 {
           if (cd.space === null) continue;
           const byPage = bucket(translations, cd.asid, () => new Map<number, Set<number>>());
           for (const one of pages) {
-            const found: Answers = new Set();
+            const found: Translations = new Set();
             this.#walk(device.at, cd, one, found);
             found.delete(FAULT);
             if (found.size === 0) continue;
