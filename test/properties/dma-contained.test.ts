@@ -37,3 +37,18 @@ describe('an unmap that fails has unmapped the areas below the one that it stopp
     expect(steps.at(-1)?.result).toEqual({ status: 'ok', dma: { status: 'ok', vm: 0, page: 9 } });
   });
 });
+
+test('a device that may stall and has ATS reaches its memory: EATS with S2S=1 would be ILLEGAL (IHI 0070 5.2, EATS)', () => {
+  const config = { policy: 'at-attach', streamTable: 'linear', ats: true, stalls: true } as const;
+  const operations: Operation[] = [
+    { op: 'hwptAlloc', as: 's0', dev: 'd0', ioas: 'a0', nestParent: true },
+    { op: 'attach', dev: 'd0', to: 's0' },
+    { op: 'dma', dev: 'd0', page: 8 },
+  ];
+  const { finding, steps } = runCase(dmaContained, {
+    config,
+    steps: operations.map((operation, id) => ({ id, operation })),
+  });
+  expect(finding).toBeNull();
+  expect(steps.at(-1)?.result).toEqual({ status: 'ok', dma: { status: 'ok', vm: 0, page: 8 } });
+});

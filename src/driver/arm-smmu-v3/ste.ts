@@ -55,7 +55,8 @@ export function makeS2DomainSte(master: Master, domain: PagingDomain, vmid: numb
     S2AA64: 'AARCH64',
     S2PTW: 1,
     S2R: 1,
-    S2S: master.stallEnabled ? 1 : 0,
+    // With EATS set, S2S=1 is ILLEGAL (5.2, EATS): a device that uses ATS does not stall in stage 2.
+    S2S: master.stallEnabled && !ats ? 1 : 0,
     S2TTB: domain.table.root >> 4n,
   });
 }
