@@ -2,7 +2,8 @@
  * How soon each bug of the zoo is found: `npm run zoo -- [--seeds 1,2,3] [--runs N] [--results FILE] [--table FILE] [NAME...]`.
  *
  * Prints one line for each bug and seed. `--results` keeps what was measured in a JSON file and adds to it, so that the
- * bugs can be measured one at a time, on several machines; `--table` writes all that the file holds as a page of docs.
+ * bugs can be measured one at a time, on several machines; `--table` writes all that the file holds as a page of docs
+ * (`--runs 0`: and nothing is hunted).
  * A NAME is a bug of the zoo or a module's file (docs/bugs.md); none: the whole zoo.
  */
 import { execFileSync } from 'node:child_process';
@@ -89,9 +90,9 @@ function page(): string {
   const missed = kept.filter(({ by }) => by === null).length;
   return `# How soon each bug of the zoo is found
 
-Made by \`npm run zoo\`, which hunts as \`smmulab check --bug NAME --seed S\` does, with nothing else set: ${runs} runs at
+Made by \`npm run zoo\`, which hunts as \`smmulab check --bug NAME --seed S\` does, with nothing else set: ${HUNT_RUNS} runs at
 most. Each cell has the runs until the bug was found, the property (and its rule) that found it, and the operations of
-the shrunk case. Commit ${commits.join(', ')}; ${rows.length} bugs, ${missed} hunts without a catch.
+the shrunk case. Commit ${commits.join(', ')}; ${rows.length} bugs, ${missed} hunts without a catch. An empty cell was not measured.
 
 | bug | ${all.map((seed) => `seed ${seed}`).join(' | ')} |
 |---|${all.map(() => '---|').join('')}
@@ -100,5 +101,5 @@ ${rows.join('\n')}
 }
 
 const bugs = positionals.length === 0 ? ZOO : await Promise.all(positionals.map(named));
-for (const bug of bugs) for (const seed of seeds) remember(measure(bug, seed));
+if (runs > 0) for (const bug of bugs) for (const seed of seeds) remember(measure(bug, seed));
 if (values.table !== undefined) writeFileSync(values.table, page());
