@@ -86,9 +86,16 @@ describe('smmulab run', () => {
     expect(err).toContain('an STE has no field S2VMD');
   });
 
-  test('quirks of the file reach the driver', async () => {
-    const yaml = scenario([S2], 'machine: { quirks: linux-7.2, policy: at-domain-alloc }\n');
-    expect((await runText(yaml)).code).toBe(0);
+  test('quirks of the file reach the driver: with l1std-no-cfgi a new L1STD is not announced (5.1.1)', async () => {
+    const withQuirks = (quirks: string): string =>
+      scenario([S2], `machine: { policy: at-domain-alloc, streamTable: two-level, quirks: ${quirks} }\n`);
+    expect((await runText(withQuirks('[]'))).code).toBe(0);
+    for (const quirks of ['linux-7.2', '[l1std-no-cfgi]']) {
+      const { code, out } = await runText(withQuirks(quirks));
+      expect([quirks, code]).toEqual([quirks, 1]);
+      expect(out).toContain('BROKEN CFG-6: CFG-6: smmu0: the L1STD of StreamID 0x8 became active');
+      expect(out).toMatch(/\n1 finding\n$/);
+    }
   });
 
   test.each([
