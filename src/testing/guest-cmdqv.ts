@@ -146,9 +146,10 @@ export class GuestCmdqv {
   wait(): GuestResult {
     let stopped: GuestResult | null = null;
     const done = this.#poll(() => {
-      const cons = this.#read(VCMDQ_CONS);
-      if (VCMDQ_CONS.of(cons, 'RD') === this.#prod) return true;
+      if (VCMDQ_CONS.of(this.#read(VCMDQ_CONS), 'RD') === this.#prod) return true;
       if ((this.errors & VCMDQ_GERROR.bit('CMDQ_ERR')) === 0) return false;
+      // Read again: CONS from before the error tells neither its code nor its place.
+      const cons = this.#read(VCMDQ_CONS);
       const index = VCMDQ_CONS.of(cons, 'RD') & (this.#entries - 1);
       stopped = { status: 'error', code: VCMDQ_CONS.of(cons, 'ERR'), index };
       return true;
