@@ -80,6 +80,8 @@ export interface OwnershipNote {
   readonly owner: string;
   /** Size of a page, default 4096; of the range of input addresses from `id` on that an unmap takes away. */
   readonly bytes?: number;
+  /** Of the end of an unmap: the note of its beginning. Several of one range may be under way, on several domains. */
+  readonly begun?: OwnershipNote;
 }
 
 /** Names a place where the kernel may fail, be preempted or be watched: `cmdq:poll`, `alloc:cd-table`, `lock:asid`. */

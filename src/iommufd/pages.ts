@@ -1,6 +1,6 @@
 /** User memory behind one or more mappings, pinned while a domain or an access needs it (iommufd's pages.c). */
 import type { IommuDomain } from '../driver/iommu/ops.ts';
-import type { Kernel } from '../driver/kernel.ts';
+import type { Kernel, OwnershipNote } from '../driver/kernel.ts';
 import { fail } from './errors.ts';
 import type { Interval, Span } from './intervals.ts';
 import { spans } from './intervals.ts';
@@ -199,10 +199,10 @@ export class IoptPages {
 
   /** An unmap of input addresses begins: says so, and returns how to say that nothing is left of it. */
   unmapping(iova: bigint, size: bigint): () => void {
-    const say = (act: 'begin' | 'done'): void =>
-      this.#kernel.announce({ what: 'operation', act, where: '', id: iova, owner: 'unmap', bytes: Number(size) });
-    say('begin');
-    return () => say('done');
+    const unmap = { what: 'operation', where: '', id: iova, owner: 'unmap', bytes: Number(size) } as const;
+    const begun: OwnershipNote = { ...unmap, act: 'begin' };
+    this.#kernel.announce(begun);
+    return () => this.#kernel.announce({ ...unmap, act: 'done', begun });
   }
 
   /**

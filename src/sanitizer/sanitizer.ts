@@ -241,8 +241,10 @@ export class Sanitizer {
   }
 
   /** Nothing is left of what an unmap took away, or of what was said to be clean: since it began, in its range. */
-  #unmapped({ id, bytes, owner }: OwnershipNote): void {
-    const at = this.#unmaps.findIndex(({ note }) => note.id === id && note.bytes === bytes && note.owner === owner);
+  #unmapped({ id, bytes, owner, begun }: OwnershipNote): void {
+    const at = this.#unmaps.findIndex(({ note }) =>
+      begun === undefined ? note.id === id && note.bytes === bytes && note.owner === owner : note === begun,
+    );
     const since = this.#unmaps.splice(at, at < 0 ? 0 : 1)[0]?.since ?? 0;
     const first = bytes === undefined ? 0 : Number(id / PAGE);
     const end = bytes === undefined ? Number.POSITIVE_INFINITY : Number((id + BigInt(bytes) + PAGE - 1n) / PAGE);

@@ -28,6 +28,26 @@ const STORIES: readonly (readonly [title: string, lab: Partial<LabConfig>, opera
     ],
   ],
   [
+    'the same, and the other domain is on an SMMU whose queue lost nothing: its unmap is done first [4.7.3]',
+    { smmus: 2, devices: 2 },
+    [
+      { op: 'hwptAlloc', as: 's0', dev: 'd2', ioas: 'a0', nestParent: true },
+      { op: 'attach', dev: 'd0', to: 'a0' },
+      { op: 'fail', point: 'poll:cmdq:sync', nth: 1 },
+      { op: 'unmap', ioas: 'a0', page: 8, pages: 1 },
+    ],
+  ],
+  [
+    'an SMMU is suspended while the next domain of the IOAS unmaps the same addresses on another [3.21.1]',
+    { smmus: 2, devices: 2, vms: 2 },
+    [
+      { op: 'hwptAlloc', as: 's1', dev: 'd0', ioas: 'a1', nestParent: true },
+      { op: 'attach', dev: 'd2', to: 'a1' },
+      { op: 'smmuSuspend', smmu: 'smmu1' },
+      { op: 'unmap', ioas: 'a1', page: 8, pages: 1 },
+    ],
+  ],
+  [
     'a nested stream leaves its VMID to one with stage 2 alone; later unmaps need no stage 1 invalidation [4.4.3.1]',
     { policy: 'external' },
     [
