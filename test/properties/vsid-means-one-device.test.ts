@@ -60,6 +60,17 @@ describe('a command by vSID reaches the device of its vDEVICE [arm_vsmmu_vsid_to
     expect(broken(on, undefined, { preset: 'grace' })).toBeNull();
   });
 
+  test('a vEVENTQ gets the event of an access before it was made, where hardware is slow to write it [7.2]', () => {
+    const late: Operation[] = [
+      ...TWO.filter(({ op }) => op !== 'veventqAlloc'),
+      { op: 'dma', dev: 'd1', page: 14 },
+      { op: 'veventqAlloc', as: 'e0', viommu: 'v0', depth: 8 },
+      { op: 'veventRead', on: 'e0' },
+    ];
+    for (let seed = 1; seed <= 20; seed++)
+      expect(broken(late, undefined, { schedule: { mode: 'seeded', seed } })).toBeNull();
+  });
+
   test('it is found if it is there', () => {
     expect(broken([...TWO, cfgi(3)], zoo('vsid-not-found'))).toMatch(/EIO .*CFGI_CD, whose vSIDs have vDEVICEs/);
   });

@@ -54,6 +54,8 @@ class VsidMeansOneDevice implements Monitor {
   /** By vEVENTQ: its vIOMMU. */
   readonly #queues = new Map<string, string>();
   readonly #expected = new Map<string, Expected>();
+  /** By vIOMMU: vSIDs that had an access refused. Its event may come when a vEVENTQ that was made later is there (7.2). */
+  readonly #refused = new Map<string, Set<number>>();
   /** What the operation under way did: `smmu StreamID` of CDs that were dropped, names of endpoints that were asked. */
   #dropped = new Set<string>();
   #asked = new Set<string>();
@@ -140,6 +142,7 @@ class VsidMeansOneDevice implements Monitor {
       this.#attached,
       this.#queues,
       this.#expected,
+      this.#refused,
     ])
       known.clear();
   }
@@ -171,7 +174,10 @@ class VsidMeansOneDevice implements Monitor {
       case 'veventqAlloc':
         if (o.type === 'tegra241-cmdqv') return null; // it is told of VCMDQs, not of streams
         this.#queues.set(o.as, o.viommu);
-        this.#expected.set(o.viommu, { may: new Set(), must: new Set() });
+        this.#expected.set(o.viommu, {
+          may: new Set(this.#prompt ? [] : this.#refused.get(o.viommu)),
+          must: new Set(),
+        });
         return null;
       case 'veventRead':
         return this.#read(o.on, result);
@@ -182,6 +188,7 @@ class VsidMeansOneDevice implements Monitor {
         this.#vdevices.delete(o.name);
         this.#nested.delete(o.name);
         this.#smmuOfViommu.delete(o.name);
+        this.#refused.delete(o.name);
         this.#expected.delete(this.#queues.get(o.name) ?? '');
         this.#queues.delete(o.name);
         return null;
@@ -263,6 +270,8 @@ class VsidMeansOneDevice implements Monitor {
   #dma(o: Extract<Operation, { op: 'dma' }>, { dma }: OkResult): void {
     const at = this.#attached.get(o.dev);
     if (at?.vsid === undefined || dma === undefined || (dma.status === 'ok' && (o.times ?? 1) === 1)) return;
+    const refused = this.#refused.get(at.viommu) ?? new Set();
+    this.#refused.set(at.viommu, refused.add(at.vsid));
     const expected = this.#expected.get(at.viommu);
     if (expected === undefined) return;
     expected.may.add(at.vsid);
