@@ -82,6 +82,28 @@ const STORIES: readonly (readonly [title: string, lab: Partial<LabConfig>, opera
     ],
   ],
   [
+    'a device with ATS is attached while its SMMU is suspended [3.9.2]',
+    { ats: true },
+    [
+      { op: 'smmuSuspend', smmu: 'smmu0' },
+      { op: 'attach', dev: 'd0', to: 'a0' },
+      { op: 'smmuResume', smmu: 'smmu0' },
+      { op: 'dma', dev: 'd0', page: 8, ats: true },
+    ],
+  ],
+  [
+    'a kernel takes over that cannot adopt the Stream table, while endpoints have ATS [3.9.2, 4.5.1]',
+    { ats: true },
+    [
+      { op: 'attach', dev: 'd0', to: 'a0' },
+      { op: 'dma', dev: 'd0', page: 8, ats: true },
+      { op: 'kexec', how: 'kdump', damage: { dev: 'd0', what: 'vmid' } },
+      { op: 'bind', dev: 'd0' },
+      { op: 'attach', dev: 'd0', to: 'a0' },
+      { op: 'dma', dev: 'd0', page: 8, ats: true },
+    ],
+  ],
+  [
     'a kernel takes over while one SMMU is suspended: its old tags are flushed before it goes on [3.11]',
     { smmus: 2, devices: 1, defaultDomain: 'dma' },
     [

@@ -172,7 +172,8 @@ function commitAts(state: AttachState): void {
   const { master, ats, ssid } = state;
   if (ats && !master.atsEnabled) {
     atcInvMaster(master, 0);
-    enableAts(master);
+    // An SMMU that is off allows none: the resume turns it on (3.9.2).
+    if (master.smmu.enabled) enableAts(master);
   } else if (ats) atcInvMaster(master, ssid);
   else if (master.atsEnabled && master.smmu.options.quirks.has('ats-off-after-ste')) atcInvMaster(master, 0);
   master.atsEnabled = ats;

@@ -42,8 +42,11 @@ function change(
   kernel.bus.pciWrite32(node.bdf, at, words[0] ?? 0);
 }
 
+/** What it takes to switch ATS of a device, whether or not the driver has met the device. */
+export type AtsDevice = Pick<Master, 'smmu' | 'node' | 'atsOffset'>;
+
 /** Lets the device ask for translations of the SMMU's smallest page (`pci_enable_ats`). */
-export function enableAts({ smmu, node, atsOffset }: Master): void {
+export function enableAts({ smmu, node, atsOffset }: AtsDevice): void {
   const { pgsizeBitmap } = smmu.features;
   const smallest = pgsizeBitmap & -pgsizeBitmap;
   change(smmu.kernel, node, atsOffset, (words) => {
@@ -53,7 +56,7 @@ export function enableAts({ smmu, node, atsOffset }: Master): void {
 }
 
 /** Whether the device uses ATS now. */
-export function atsIsOn({ smmu, node, atsOffset }: Master): boolean {
+export function atsIsOn({ smmu, node, atsOffset }: AtsDevice): boolean {
   if (node.bdf === undefined || atsOffset === undefined) return false;
   const words = Uint32Array.of(smmu.kernel.bus.pciRead32(node.bdf, atsOffset + PCI_CAP_CONTROL));
   return PCI_ATS.get(words, 'Enable') === 1n;
@@ -63,7 +66,7 @@ export function atsIsOn({ smmu, node, atsOffset }: Master): boolean {
 const STU_SHIFT = 12n;
 
 /** From now on it asks for none and uses none (`pci_disable_ats`). */
-export function disableAts({ smmu, node, atsOffset }: Master): void {
+export function disableAts({ smmu, node, atsOffset }: AtsDevice): void {
   change(smmu.kernel, node, atsOffset, (words) => PCI_ATS.set(words, 'Enable', 0));
 }
 

@@ -17,7 +17,9 @@ import { IopfQueue } from '../iommu/io-pgfault.ts';
 import type { Device, IommuDevice } from '../iommu/ops.ts';
 import { type Kernel, KernelError } from '../kernel.ts';
 import { CD_LEAF_LOG2, CdTable } from './cd-table.ts';
+import { CommandBatch } from './command-batch.ts';
 import { CommandQueue, type CommandSink } from './command-queue.ts';
+import { atcInvAll } from './commands.ts';
 import { HardwareQueue } from './event-queue.ts';
 import { drainEvents, drainPageRequests, handleGlobalErrors } from './events.ts';
 import { Inherited, type InheritedAsids } from './inherited.ts';
@@ -25,7 +27,7 @@ import { isolateStreams } from './isolate.ts';
 import type { LiveTable } from './live-table.ts';
 import type { DriverOptions } from './options.ts';
 import type { DriverParts } from './parts.ts';
-import { atsIsOn, findCapability, setPasid } from './pci.ts';
+import { type AtsDevice, atsIsOn, disableAts, findCapability, setPasid } from './pci.ts';
 import { probeFeatures } from './probe.ts';
 import type { Quarantine, Settling } from './quarantine.ts';
 import { disableSmmu, isEnabled, resetSmmu, retainSmmu } from './reset.ts';
@@ -185,6 +187,25 @@ function requestInterrupts(smmu: Smmu): void {
 }
 
 /**
+ * Resets an SMMU whose devices may use ATS still, as the driver before left it: it is turned off in each before SMMUEN is
+ * cleared, and what they have cached goes once commands to them have an effect again (IHI 0070 3.9.2, 4.5.1).
+ * @throws KernelError ETIMEDOUT
+ */
+function resetWithoutAts(smmu: Smmu): void {
+  const { kernel } = smmu;
+  const using = kernel.bus.firmware.devices
+    .filter((node) => node.smmu === smmu.name)
+    .map((node): AtsDevice => ({ smmu, node, atsOffset: findCapability(kernel, node, 'ATS') }))
+    .filter(atsIsOn);
+  for (const device of using) disableAts(device);
+  resetSmmu(smmu);
+  if (!smmu.features.ats) return;
+  const batch = new CommandBatch(smmu);
+  for (const { node } of using) for (const sid of node.streamIds) batch.add(atcInvAll(sid, 0));
+  if (!batch.empty) batch.submit();
+}
+
+/**
  * Brings up one SMMU (`arm_smmu_device_probe`): ID registers, structures, companion, reserved-memory streams, reset.
  * @throws KernelError ENXIO, ENOMEM, ETIMEDOUT; the SMMU is then off
  */
@@ -205,7 +226,7 @@ export function probeSmmu(
         for (const sid of dev.streamIds) presetSte(smmu, sid, context.parts.makers.bypassSte(smmu));
     requestInterrupts(smmu);
     if (adopted) retainSmmu(smmu);
-    else resetSmmu(smmu);
+    else resetWithoutAts(smmu);
     return smmu;
   } catch (error) {
     disableSmmu(smmu);
