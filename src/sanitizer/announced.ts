@@ -59,7 +59,12 @@ export class Announced {
     this.#context = context;
     this.#smmu = smmu;
     this.#view = view;
-    this.forGuest = new ForGuest(context, smmu.name, (sid) => nestedVmid(view.streams.find(sid)));
+    this.forGuest = new ForGuest(
+      context,
+      smmu.name,
+      (sid) => nestedVmid(view.streams.find(sid)),
+      () => smmu.commandQueue.ring.used,
+    );
   }
 
   /** Another driver runs: what this one said of streams and of its work counts no more. */

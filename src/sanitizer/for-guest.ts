@@ -5,30 +5,40 @@ import { type Context, hex } from './context.ts';
 /** End of the name of an operation for a stream that is not attached through the vIOMMU. */
 const UNATTACHED = 'not attached';
 
-/** See the module comment. Between begin and done, as announced. */
+/** See the module comment. Between begin and done, as announced; what still waits in the queue then is the host's own. */
 export class ForGuest {
   readonly #context: Context;
   readonly #smmu: string;
   readonly #vmidOf: (sid: number) => number;
   /** Streams of the VM; true: attached through the vIOMMU whose commands these are. */
   readonly #streams = new Map<number, boolean>();
+  readonly #waiting: () => number;
   #commands: Maintenance[] = [];
+  /** Commands of before that hardware has yet to consume. */
+  #earlier = 0;
 
-  /** @param vmidOf VMID of the nested STE of a stream, or -1 */
-  constructor(context: Context, smmu: string, vmidOf: (sid: number) => number) {
+  /**
+   * @param vmidOf VMID of the nested STE of a stream, or -1
+   * @param waiting commands that hardware has not consumed: after a CMD_SYNC timed out there are some
+   */
+  constructor(context: Context, smmu: string, vmidOf: (sid: number) => number, waiting: () => number) {
     this.#context = context;
     this.#smmu = smmu;
     this.#vmidOf = vmidOf;
+    this.#waiting = waiting;
   }
 
   /** Commands for the VM of a stream begin. */
   begins(sid: number, what: string): void {
+    if (this.#streams.size === 0) this.#earlier = this.#waiting();
     this.#streams.set(sid, !what.endsWith(UNATTACHED));
   }
 
-  /** A command was consumed. */
-  consumed(what: Maintenance): void {
-    if (this.#streams.size > 0) this.#commands.push(what);
+  /** A command was consumed; undefined: one that invalidates nothing. */
+  consumed(what: Maintenance | undefined): void {
+    if (this.#streams.size === 0) return;
+    if (this.#earlier > 0) this.#earlier--;
+    else if (what !== undefined) this.#commands.push(what);
   }
 
   /** They are done: those for one of the streams are those for all. */

@@ -314,18 +314,20 @@ export class SmmuState {
     this.#context.history.command(this.name, queue, words, error);
     if (error === CERROR.CERROR_ATC_INV_SYNC && opcodeOf(words) === CMD_SYNC.opcode) this.#atcTimeout(queue);
     if (error !== 0) return;
+    const own = queue === OWN_QUEUE;
     if (opcodeOf(words) === CMD_SYNC.opcode) {
+      if (own) this.announced.forGuest.consumed(undefined);
       this.queues.sync(queue, this.#context.clock.now);
-      if (queue === OWN_QUEUE) this.cmdqv?.synced();
+      if (own) this.cmdqv?.synced();
       return;
     }
     const what = maintenanceOf(words, this.smmu.caps, -1);
+    if (own) this.announced.forGuest.consumed(what);
     if (what === undefined) {
       this.stalls.consumed(words);
       return;
     }
     this.#consumed(what);
-    if (queue === OWN_QUEUE) this.announced.forGuest.consumed(what);
     this.queues.add(queue, what, this.#context.clock.now);
   }
 

@@ -1,12 +1,13 @@
 /** What software says, and what follows from it: operations that begin, are done and fail; to whom a stream belongs. */
 import { describe, expect, test } from 'vitest';
 import * as commands from '../../spec/commands.ts';
-import { opcodeOf, type Words } from '../../spec/index.ts';
+import { COMMAND_BYTES, GERROR, GERRORN, opcodeOf, type Words } from '../../spec/index.ts';
 import type { DriverParts } from '../../src/driver/arm-smmu-v3/index.ts';
 import { type CoreParts, coreParts } from '../../src/driver/iommu/parts.ts';
 import { runCase } from '../../src/testing/case.ts';
 import type { Operation } from '../../src/testing/operation.ts';
 import { rulesKept } from '../../src/testing/properties/index.ts';
+import { CMDQ, SYNC_NONE } from '../hw/harness.ts';
 import { abort, DATA, nested, page2, S2ROOT, SanitizerLab, s2 } from './lab.ts';
 
 const SID = 0x10;
@@ -183,6 +184,26 @@ describe('commands for a VM on the own queue', () => {
       commands.CMD_CFGI_CD_ALL.encode({ StreamID: sid }),
     );
     expect(found).toEqual(rules);
+  });
+
+  test('what the host queued before is not for the VM, though hardware consumes it later [4.7.3]', () => {
+    const late = (batch: readonly Words[]): string[] => {
+      const lab = guest();
+      const { regs, machine } = lab;
+      lab.vmid('alloc', 4, 'other');
+      lab.install(OTHER, nested(4, S2ROOT + 0x1_0000n));
+      // A command that is none holds up those behind it.
+      const stuck = CMDQ + BigInt(regs.cons * COMMAND_BYTES);
+      lab.commands(Uint32Array.of(0xff, 0, 0, 0), commands.CMD_CFGI_CD_ALL.encode({ StreamID: OTHER }));
+      say(lab, 'begin', 'invalidate for a VM');
+      lab.commands(...batch);
+      machine.memory.write64(stuck, SYNC_NONE[0]);
+      regs.write(GERRORN, regs.read(GERROR));
+      say(lab, 'done', 'invalidate for a VM');
+      return lab.rules;
+    };
+    expect(late([commands.CMD_CFGI_CD_ALL.encode({ StreamID: SID })])).toEqual([]);
+    expect(late([commands.CMD_CFGI_CD_ALL.encode({ StreamID: OTHER })])).toEqual(['DET-9']);
   });
 });
 

@@ -59,6 +59,8 @@ class VsidMeansOneDevice implements Monitor {
   /** What the operation under way did: `smmu StreamID` of CDs that were dropped, names of endpoints that were asked. */
   #dropped = new Set<string>();
   #asked = new Set<string>();
+  /** Hardware had not done all earlier commands when the operation began: their CMD_SYNC timed out. */
+  #behind = false;
   #unwatch: (() => void) | null = null;
   /** Events are sure to be there once the operation is over. */
   #prompt: boolean;
@@ -77,7 +79,8 @@ class VsidMeansOneDevice implements Monitor {
     if (op !== 'invalidate') return;
     this.#dropped = new Set();
     this.#asked = new Set();
-    const { watch } = this.#watched.lab.machine;
+    const { smmus, watch } = this.#watched.lab.machine;
+    this.#behind = smmus.some(({ commandQueue: { ring, pending } }) => ring.used + pending.length > 0);
     const before = watch.observer;
     const both: Observer = (act) => {
       before?.(act);
@@ -251,10 +254,11 @@ class VsidMeansOneDevice implements Monitor {
           return `${on}: ${command} of vSID ${vsid} did not reach StreamID ${hex(sid)} of ${vdevice.dev}`;
       }
     }
-    for (const stream of this.#dropped)
-      if (!dropped.has(stream)) return `${on}: commands for its devices dropped CDs of another stream, ${stream}`;
     for (const dev of asked)
       if (!this.#asked.has(dev) && this.#hasAts(dev)) return `${on}: ATC_INV did not reach ${dev}`;
+    if (this.#behind) return null;
+    for (const stream of this.#dropped)
+      if (!dropped.has(stream)) return `${on}: commands for its devices dropped CDs of another stream, ${stream}`;
     for (const dev of this.#asked)
       if (!asked.has(dev)) return `${on}: commands for its devices reached the ATC of ${dev}`;
     return null;
