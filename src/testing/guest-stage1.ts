@@ -5,7 +5,15 @@
  * A set has guest pages (IPA) and {@link FAULT}. Caches may hold anything that was true since the last invalidation by the
  * guest that covers it: CDs by device, pointers between tables and whole translations by owner of the VMID and ASID.
  */
-import { FIRST_DATA_PAGE, GUEST_CDS, GUEST_PAGES, GUEST_SPACES, type VsteMode, type VsteOptions } from './guest.ts';
+import {
+  FIRST_DATA_PAGE,
+  GUEST_CDS,
+  GUEST_PAGES,
+  GUEST_SPACES,
+  type GuestCd,
+  type VsteMode,
+  type VsteOptions,
+} from './guest.ts';
 import type { GuestCommand } from './operations/guest-command.ts';
 
 /** No translation: the access is aborted, or stalls. */
@@ -18,6 +26,7 @@ interface CdValue {
   readonly space: number | null;
   readonly asid: number;
   readonly outside: boolean;
+  readonly stall: boolean;
 }
 
 type Pointer = number | null | 'outside';
@@ -25,7 +34,9 @@ type Pointer = number | null | 'outside';
 /** A guest's memory as it is now. */
 class Tables {
   readonly cds: CdValue[] = Array.from({ length: GUEST_CDS }, (_, i) =>
-    i < GUEST_SPACES ? { space: i, asid: i + 1, outside: false } : { space: null, asid: 0, outside: false },
+    i < GUEST_SPACES
+      ? { space: i, asid: i + 1, outside: false, stall: false }
+      : { space: null, asid: 0, outside: false, stall: false },
   );
   /** By space: where its table of level 1 or 2 leads; by level. */
   readonly pointers: Pointer[][] = Array.from({ length: GUEST_SPACES }, (_, i) => [i, i, i]);
@@ -60,7 +71,8 @@ interface Device {
   readonly atc: Map<number, Map<number, Set<number>>>;
 }
 
-const sameCd = (a: CdValue, b: CdValue): boolean => a.space === b.space && a.asid === b.asid && a.outside === b.outside;
+const sameCd = (a: CdValue, b: CdValue): boolean =>
+  a.space === b.space && a.asid === b.asid && a.outside === b.outside && a.stall === b.stall;
 
 function bucket<K, V>(map: Map<K, V>, key: K, make: () => V): V {
   const found = map.get(key);
@@ -78,7 +90,11 @@ export class GuestStage1 {
   readonly #scopes = new Map<string, Scope>();
   readonly #devices = new Map<string, Device>();
 
-  constructor(vms: number) {
+  /** SMMUs stall or terminate, as CDs say (IDR0.STALL_MODEL 0b00); false: they never stall. */
+  readonly #stalls: boolean;
+
+  constructor(vms: number, stalls = true) {
+    this.#stalls = stalls;
     this.#tables = Array.from({ length: vms }, () => new Tables());
   }
 
@@ -124,7 +140,7 @@ export class GuestStage1 {
   }
 
   /** A guest has written a CD. */
-  setCd(vm: number, index: number, cd: { space: number | null; asid?: number; outside?: boolean }): void {
+  setCd(vm: number, index: number, cd: GuestCd): void {
     this.#remember();
     const tables = this.#tables[vm];
     const old = tables?.cds[index];
@@ -134,8 +150,8 @@ export class GuestStage1 {
       const cached = bucket(cds, index, () => [] as CdValue[]);
       if (!cached.some((one) => sameCd(one, old))) cached.push(old);
     }
-    const { space, asid, outside = false } = cd;
-    tables.cds[index] = { space, asid: asid ?? (space ?? -1) + 1, outside };
+    const { space, asid, outside = false, stall = false } = cd;
+    tables.cds[index] = { space, asid: asid ?? (space ?? -1) + 1, outside, stall };
   }
 
   /**
@@ -198,7 +214,7 @@ export class GuestStage1 {
     const device = this.#devices.get(dev);
     if (device === undefined) return undefined;
     const out: Translations = new Set();
-    const index = indexOf(device.at, ssid);
+    const index = this.#illegalSte(device.at) ? 'fault' : indexOf(device.at, ssid);
     if (index === 'fault') out.add(FAULT);
     else if (index === 'bypass') out.add(page);
     else this.#indexed(device, index, page, out);
@@ -210,7 +226,8 @@ export class GuestStage1 {
     const scope = this.#scope(device.at.scope);
     for (const cd of this.#cdsOf(device, index)) {
       this.#walk(device.at, cd, page, out);
-      if (cd.space !== null) for (const to of scope.translations.get(cd.asid)?.get(page) ?? []) out.add(to);
+      if (cd.space !== null && !this.#illegalCd(device.at, cd))
+        for (const to of scope.translations.get(cd.asid)?.get(page) ?? []) out.add(to);
     }
   }
 
@@ -220,9 +237,21 @@ export class GuestStage1 {
     return [...(now === undefined ? [] : [now]), ...(cds.get(index) ?? [])];
   }
 
-  #walk({ vm, scope: name }: Stage1, { space, asid, outside }: CdValue, page: number, out: Translations): void {
+  /** A vSTE with S1STALLD on an SMMU that never stalls (5.2 S1STALLD). */
+  #illegalSte({ vste, options }: Stage1): boolean {
+    return vste === 'translate' && options.stalld === true && !this.#stalls;
+  }
+
+  /** A CD whose faults stall where the SMMU, or its STE, lets none (5.4 S). */
+  #illegalCd({ options }: Stage1, { stall }: CdValue): boolean {
+    return stall && (!this.#stalls || options.stalld === true);
+  }
+
+  #walk(at: Stage1, cd: CdValue, page: number, out: Translations): void {
+    const { vm, scope: name } = at;
+    const { space, asid, outside } = cd;
     const tables = this.#tables[vm];
-    if (tables === undefined || space === null || outside) {
+    if (tables === undefined || space === null || outside || this.#illegalSte(at) || this.#illegalCd(at, cd)) {
       out.add(FAULT);
       return;
     }

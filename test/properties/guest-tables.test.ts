@@ -43,6 +43,20 @@ describe("DMA follows the guest's own tables [IHI 0070 3.3.3, 5.2 Config]", () =
     expect(broken([...aborts, READ], 'abort-vste-bypasses')).toMatch(/it gives a fault$/);
   });
 
+  test('a CD whose faults stall is a fault where the SMMU never stalls, or its vSTE forbids it [5.4 S]', () => {
+    const stalling: Operation = { op: 'guestCd', vm: 'vm0', cd: 1, space: 1, stall: true };
+    const forbids: Operation[] = NESTED.map((o) => (o.op === 'nestedAlloc' ? { ...o, stalld: true } : o));
+    expect(broken([stalling, ...NESTED, READ])).toBeNull();
+    expect(broken([stalling, ...NESTED, READ], undefined, { preset: 'qemuVirt' })).toBeNull();
+    expect(broken([stalling, ...forbids, READ])).toBeNull();
+  });
+
+  test('a vSTE with S1STALLD is a fault where the SMMU never stalls [5.2 S1STALLD]', () => {
+    const forbids: Operation[] = NESTED.map((o) => (o.op === 'nestedAlloc' ? { ...o, stalld: true } : o));
+    expect(broken([...forbids, READ], undefined, { preset: 'qemuVirt' })).toBeNull();
+    expect(broken([...forbids, READ])).toBeNull();
+  });
+
   test('what the guest has invalidated is gone: its VMID in the command does not count [4.4.2.4]', () => {
     const changed: Operation[] = [
       ...NESTED,

@@ -54,8 +54,8 @@ class GuestTables implements Monitor {
     this.#watched = watched;
     const { guests, config } = watched.lab;
     this.#mappings = new Mappings(guests.length);
-    this.#stage1 = new GuestStage1(guests.length);
-    const { IDR1, IDR3 = {} } = LAB_PRESETS[config.preset ?? 'linuxNesting'] as SmmuConfig;
+    const { IDR0, IDR1, IDR3 = {} } = LAB_PRESETS[config.preset ?? 'linuxNesting'] as SmmuConfig;
+    this.#stage1 = new GuestStage1(guests.length, IDR0.STALL_MODEL === 'STALL_TERMINATE');
     this.#range = 'RIL' in IDR3;
     this.#ssids = 'SSIDSIZE' in IDR1;
   }
