@@ -17,6 +17,7 @@ export const deviceShapes: Shapes<DeviceOperation> = {
     pasid: pasid.optional(),
     stream: small(0, 1).optional(),
     times: small(1, MOST_ACCESSES).optional(),
+    unheard: z.boolean().optional(),
   },
   settle: { dev: name },
   resetBegin: { dev: name },

@@ -55,23 +55,30 @@ const hosted = (p: Pools): fc.Arbitrary<Operation[]> =>
       { op: 'settle', dev },
     ]);
 
-/** A guest's device faults, and its VMM reads the events. */
+/** A guest's device faults, and its VMM reads the events; or the device goes away before the kernel has heard of them. */
 const events = (p: Pools): fc.Arbitrary<Operation[]> =>
   fc
-    .record({ at: place(p), page, depth: fc.constantFrom(1, 1, 8), again: fc.boolean() })
-    .map(({ at, page, depth, again }): Operation[] => {
+    .record({ at: place(p), page, depth: fc.constantFrom(1, 1, 8), end: fc.nat({ max: 2 }) })
+    .map(({ at, page, depth, end }): Operation[] => {
       const { dev, vm, viommu, veventq, nested } = at;
-      const fault: Operation[] = [
+      const unmapped: Operation[] = [
         { op: 'guestMap', vm, space: 0, page, to: null },
         commands(at, { command: 'NH_ALL' }),
-        { op: 'dma', dev, page },
-        { op: 'dma', dev, page, write: true },
+      ];
+      const fault: Operation[] = [...unmapped, { op: 'dma', dev, page }, { op: 'dma', dev, page, write: true }];
+      const again: Operation[] = [
+        { op: 'detach', dev },
+        { op: 'attach', dev, to: nested },
+      ];
+      const ends: Operation[][] = [
+        fault,
+        [...fault, ...again, ...fault],
+        [...unmapped, { op: 'dma', dev, page, unheard: true }, ...again],
       ];
       return [
         ...nestedUp(at),
         { op: 'veventqAlloc', as: veventq, viommu, depth },
-        ...fault,
-        ...(again ? [{ op: 'detach' as const, dev }, { op: 'attach' as const, dev, to: nested }, ...fault] : []),
+        ...(ends[end] ?? []),
         { op: 'veventRead', on: veventq },
       ];
     });

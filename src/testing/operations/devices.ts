@@ -36,6 +36,8 @@ export interface DmaAccess {
   readonly stream?: number;
   /** How often, before the kernel hears of it, up to {@link MOST_ACCESSES}; the last one counts. Default 1. */
   readonly times?: number;
+  /** The kernel hears of it, and of what it faults, only when something lets interrupts run. Default: at once. */
+  readonly unheard?: boolean;
 }
 
 /** Accesses of one operation: enough for any Event queue of a lab. */
@@ -55,11 +57,11 @@ function outcome(lab: Lab, result: DmaResult, write: boolean): DmaOutcome {
 }
 
 function dma(lab: Lab, access: DmaAccess): DmaOutcome {
-  const { times = 1, ...rest } = access;
+  const { times = 1, unheard = false, ...rest } = access;
   within('times', times, 1, MOST_ACCESSES);
   for (let i = 1; i < times; i++) dmaOnce(lab, rest);
   const result = dmaOnce(lab, rest);
-  lab.kernel.runInterrupts();
+  if (!unheard) lab.kernel.runInterrupts();
   return typeof result === 'function' ? result() : result;
 }
 
@@ -150,6 +152,7 @@ export const deviceTexts: Texts<DeviceOperation> = {
     o.stream === undefined ? undefined : `stream ${o.stream}`,
     o.ats === true ? 'through its ATC' : undefined,
     o.times === undefined ? undefined : `${o.times} times`,
+    o.unheard === true ? 'unheard' : undefined,
   ],
   settle: (o) => [o.dev],
   resetBegin: (o) => [o.dev],

@@ -18,7 +18,12 @@ export const deviceMakers = (p: Pools): Makers<DeviceOperation> => {
     detach: fc.record({ op: op('detach'), dev }),
     bind: fc.record({ op: op('bind'), dev }),
     unbind: fc.record({ op: op('unbind'), dev }),
-    dma: seldom(fc.record({ op: op('dma'), dev, page, write: fc.boolean() }), { ats: true }, { pasid: 1 }),
+    dma: seldom(
+      fc.record({ op: op('dma'), dev, page, write: fc.boolean() }),
+      { ats: true },
+      { pasid: 1 },
+      { unheard: true },
+    ),
     settle: fc.record({ op: op('settle'), dev }),
     resetBegin: fc.record({ op: op('resetBegin'), dev }),
     resetEnd: fc.record({ op: op('resetEnd'), dev }),
