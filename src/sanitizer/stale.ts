@@ -45,6 +45,8 @@ interface Stale {
   readonly removal: Removal;
   /** When it became stale; later ones joined to it count. */
   born: number;
+  /** No entry was made after this: an invalidation that was consumed later removes what there is. */
+  made: number;
   /** Input pages [first, end), and the first output page of a leaf. */
   first: number;
   end: number;
@@ -107,19 +109,23 @@ export class TagStale {
     return this.#entries.length === 0;
   }
 
-  /** Something was taken away: `pages` input pages from `first`, that led to `out`. */
-  add(removal: Removal, first: number, pages: number, entry: number, out: number): void {
+  /**
+   * Something was taken away: `pages` input pages from `first`, that led to `out`.
+   * made: when an entry may have been made last
+   */
+  add(removal: Removal, first: number, pages: number, entry: number, out: number, made: number): void {
     const last = this.#entries.at(-1);
     if (last !== undefined && joins(last, removal, first, entry, out)) {
       last.end += pages;
       last.born = removal.born;
+      last.made = Math.max(last.made, made);
       return;
     }
     if (this.#entries.length >= MOST) {
       this.#entries.shift();
       this.#context.capped(`stale translations of ${showTag(this.tag)}`);
     }
-    this.#entries.push(fresh(removal, first, first + pages, entry, out));
+    this.#entries.push(fresh(removal, first, first + pages, entry, out, made));
   }
 
   /** A TLBI was consumed: it is remembered where it is not what is needed. */
@@ -153,7 +159,7 @@ export class TagStale {
     if (this.#entries.length === 0) return;
     const kept: Stale[] = [];
     for (const stale of this.#entries) {
-      if (consumed < stale.born) kept.push(stale);
+      if (consumed < stale.made) kept.push(stale);
       else if (this.tag.stage === 1) this.#flushStage1(stale, flush, VMW, kept);
       else this.#flushStage2(stale, flush, VMW, consumed, kept);
     }
@@ -350,9 +356,10 @@ const joins = (last: Stale, removal: Removal, first: number, entry: number, out:
   last.removal.level === removal.level &&
   !touched(last);
 
-const fresh = (removal: Removal, first: number, end: number, entry: number, out: number): Stale => ({
+const fresh = (removal: Removal, first: number, end: number, entry: number, out: number, made: number): Stale => ({
   removal,
   born: removal.born,
+  made,
   first,
   end,
   entry,

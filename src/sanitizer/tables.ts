@@ -68,11 +68,19 @@ class Table implements Sink {
   }
 }
 
+/** A tag under which a table is used. */
+interface TagUse {
+  readonly tag: Tag;
+  readonly users: Map<string, Walker>;
+  /** When the last user left: no entry was made since. */
+  idle: number;
+}
+
 /** A start table and all below it, walked in one way. */
 class Root {
   readonly shape: Shape;
   /** Tags under which it is used, with the users of each. One without users may still have entries. */
-  readonly tags = new Map<string, { readonly tag: Tag; readonly users: Map<string, Walker> }>();
+  readonly tags = new Map<string, TagUse>();
   table: Table | null = null;
 
   constructor(shape: Shape) {
@@ -117,7 +125,7 @@ export class Tables {
       this.#roots.set(shape.key, root);
     }
     const known = root.tags.get(keyOf(tag));
-    if (known === undefined) root.tags.set(keyOf(tag), { tag, users: new Map([[user.key, user]]) });
+    if (known === undefined) root.tags.set(keyOf(tag), { tag, users: new Map([[user.key, user]]), idle: 0 });
     else known.users.set(user.key, user);
     root.table ??= this.#follow(root, shape.root, shape.startLevel, shape.base);
     if (shape.uncachedUpdates && known === undefined)
@@ -133,6 +141,7 @@ export class Tables {
     const known = root?.tags.get(keyOf(tag));
     if (root === undefined || known === undefined) return;
     known.users.delete(user.key);
+    if (known.users.size === 0) known.idle = this.#context.clock.now;
     if (known.users.size === 0 && !this.#view.dirty(tag)) this.#forget(root, tag);
   }
 
@@ -329,7 +338,7 @@ export class Tables {
   }
 
   #spread(root: Root, removal: Removal, first: number, pages: number, entry: number, out: number): void {
-    for (const [key, { tag, users }] of root.tags) {
+    for (const [key, { tag, users, idle }] of root.tags) {
       if (removal.kind === 'leaf')
         for (const walker of users.values()) this.#view.removed(walker, tag, removal, first, first + pages, out);
       let stale = this.#stale.get(key);
@@ -337,7 +346,7 @@ export class Tables {
         stale = new TagStale(this.#context, tag, () => this.#view.combined(tag));
         this.#stale.set(key, stale);
       }
-      stale.add(removal, first, pages, entry, out);
+      stale.add(removal, first, pages, entry, out, users.size === 0 ? idle : removal.born);
     }
   }
 

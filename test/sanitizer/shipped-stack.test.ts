@@ -48,6 +48,16 @@ const STORIES: readonly (readonly [title: string, lab: Partial<LabConfig>, opera
     ],
   ],
   [
+    'the flush of an ASID that nobody uses is consumed in the middle of the unmap after it, its CMD_SYNC lost [4.7.3]',
+    { smmus: 2, devices: 2, vms: 2, ats: true, schedule: { mode: 'seeded', seed: 1 } },
+    [
+      { op: 'attach', dev: 'd2', to: 'a0' },
+      { op: 'hwptAlloc', as: 's0', dev: 'd0', ioas: 'a0', nestParent: true },
+      { op: 'fail', point: 'poll:cmdq:sync', nth: 5 },
+      { op: 'attach', dev: 'd2', to: 'a1' },
+    ],
+  ],
+  [
     'a nested stream leaves its VMID to one with stage 2 alone; later unmaps need no stage 1 invalidation [4.4.3.1]',
     { policy: 'external' },
     [

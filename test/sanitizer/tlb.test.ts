@@ -129,6 +129,27 @@ describe('a page is given back', () => {
     expect(lab.rules).toEqual(['TLB-11']);
   });
 
+  test('a TLBI consumed after the last stream had left, and completed after the unmap, makes it good', () => {
+    const lab = stage2();
+    lab.remove(0x10);
+    lab.raw(commands.CMD_TLBI_S12_VMALL.encode({ VMID }));
+    expect(unmap(lab, S2ROOT, [])).toEqual([]);
+  });
+
+  test('TLB-1: it was consumed while a stream could still make entries', () => {
+    const lab = stage2();
+    lab.raw(commands.CMD_TLBI_S12_VMALL.encode({ VMID }));
+    lab.remove(0x10);
+    expect(unmap(lab, S2ROOT, [])).toEqual(['TLB-1']);
+  });
+
+  test('TLB-11: it is not complete when the page is given back', () => {
+    const lab = stage2();
+    lab.remove(0x10);
+    lab.raw(commands.CMD_TLBI_S12_VMALL.encode({ VMID }));
+    expect(unmap(lab, S2ROOT)).toEqual(['TLB-11']);
+  });
+
   test('entries outlive the stream: detached, not flushed, unmapped', () => {
     const lab = stage2();
     lab.remove(0x10);
