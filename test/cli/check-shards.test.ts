@@ -96,7 +96,7 @@ describe('workers and shards change nothing', () => {
   test('what is broken, beside what holds: the lowest run, and counted up to it', () => {
     const out = scratch();
     const args = ['check', 'dma-contained', 'rules-kept', 'isolation', '--driver', 'examples/forgetful.mjs'];
-    args.push('--runs', '24', '--max-ops', '60', '--seed', '2');
+    args.push('--runs', '12', '--max-ops', '60', '--seed', '2');
     const one = smmulab([...args, '--json', '--out', out]);
     const { properties } = JSON.parse(one.out) as Whole;
     const broken = properties.filter(({ ok }) => !ok);
@@ -104,7 +104,7 @@ describe('workers and shards change nothing', () => {
     expect([broken.length > 0, broken.length < properties.length]).toEqual([true, true]);
     for (const { runs, findings } of broken) expect(findings.map(({ run }) => run + 1)).toEqual([runs]);
     expect(smmulab([...args, '--json', '--out', out, '--workers', '3'])).toEqual(one);
-    expect(smmulab(['check', '--merge', ...shards(args, 4, out), '--json', '--out', out])).toEqual(one);
+    expect(smmulab(['check', '--merge', ...shards(args, 3, out), '--json', '--out', out])).toEqual(one);
   });
 
   test('everything broken: workers drop what they made beyond the last finding', () => {
@@ -126,7 +126,7 @@ describe('workers and shards change nothing', () => {
     const out = scratch();
     // One operation never gives up a VMID that was in use.
     for (const ops of ['100', '1']) {
-      const args = ['check', 'vmid-free', '--bug', 'examples/no-flush.mjs', '--seed', '3', '--runs', '60'];
+      const args = ['check', 'vmid-free', '--bug', 'examples/no-flush.mjs', '--seed', '3', '--runs', '12'];
       args.push('--max-ops', ops, '--out', out);
       const one = smmulab([...args, '--json']);
       const { bugs } = JSON.parse(one.out);

@@ -5,8 +5,8 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-/** Where the package stands. Inside node_modules, so that its dependencies are found. */
-export const PACKAGE = join(ROOT, 'node_modules/.cache/smmulab-package-test');
+/** Where the package stands: one for each worker of vitest. Inside node_modules, so that its dependencies are found. */
+export const PACKAGE = join(ROOT, 'node_modules/.cache', `smmulab-package-test-${process.env.VITEST_POOL_ID ?? 0}`);
 
 export interface Ran {
   readonly code: number | null;
