@@ -114,6 +114,18 @@ const STORIES: readonly (readonly [title: string, lab: Partial<LabConfig>, opera
     ],
   ],
   [
+    'an ASID of two adopted tables is free once both SMMUs have flushed it, one of them suspended meanwhile [3.11]',
+    { smmus: 2, devices: 2 },
+    [
+      { op: 'attach', dev: 'd0', to: 'a0' },
+      { op: 'attach', dev: 'd2', to: 'a0' },
+      { op: 'kexec', how: 'kexec' },
+      { op: 'smmuSuspend', smmu: 'smmu1' },
+      { op: 'bind', dev: 'd2' },
+      { op: 'bind', dev: 'd0' },
+    ],
+  ],
+  [
     'a kernel takes over while one SMMU is suspended: its old tags are flushed before it goes on [3.11]',
     { smmus: 2, devices: 1, defaultDomain: 'dma' },
     [

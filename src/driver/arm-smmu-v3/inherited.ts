@@ -160,11 +160,13 @@ export class Inherited {
     for (const asid of this.#allAsids.of(this.#smmu.name)) this.#release(asid);
   }
 
+  /** Each SMMU answers for itself: one of those that named the ASID may be suspended, or have lost a CMD_SYNC. */
   #release(asid: number): void {
     const smmu = this.#smmu;
     const { asids } = smmu.parts;
-    if (!this.#allAsids.remove(asid, smmu.name) || !asids.has(asid)) return;
-    smmu.quarantine.retire([smmu], `inherited ASID ${asid}`, () => asids.free(asid));
+    smmu.quarantine.retire([smmu], `inherited ASID ${asid}`, () => {
+      if (this.#allAsids.remove(asid, smmu.name) && asids.has(asid)) asids.free(asid);
+    });
   }
 
   /** Whether a stream of the device still has the STE of the driver before (`arm_smmu_is_attach_deferred`). */
