@@ -8,7 +8,7 @@ import { coverable } from '../../testing/covered/coverable.ts';
 import type { Block, Scanned } from './performer.ts';
 import type { Pool } from './pool.ts';
 import type { CampaignReport, FindingEntry, Trail } from './report.ts';
-import { propertyNamed, runOf, runsOf, shardText, type Task } from './task.ts';
+import { headOf, propertyNamed, runOf, runsOf, type Task } from './task.ts';
 import type { Teller } from './tell.ts';
 
 /** Runs of a block. */
@@ -161,14 +161,11 @@ export async function campaign(
     );
     return { ...report, findings };
   });
-  const { seed, shard, ...options } = task;
   return {
     smmulab: version,
-    seed,
-    ...(shard === null ? {} : { shard: shardText(shard) }),
-    options,
+    ...headOf(task),
     properties,
     coverage: made.coverage.report(coverable(task.properties.map(propertyNamed), task.fixed)),
-    ...(shard === null ? {} : { trail: made.lanes.map(trailOf) }),
+    ...(task.shard === null ? {} : { trail: made.lanes.map(trailOf) }),
   };
 }

@@ -4,7 +4,7 @@ import type { Bug } from '../../testing/zoo/index.ts';
 import type { Hunted } from './performer.ts';
 import type { Pool } from './pool.ts';
 import type { BugEntry, HuntReport } from './report.ts';
-import { propertyNamed, runOf, runsOf, shardText, type Task } from './task.ts';
+import { headOf, propertyNamed, runOf, runsOf, type Task } from './task.ts';
 import type { Teller } from './tell.ts';
 
 /** Runs of a block. */
@@ -78,12 +78,9 @@ export async function hunts(
     }
   };
   await Promise.all(Array.from({ length: Math.min(pool.size, bugs.length) }, hunter));
-  const { seed, shard, ...options } = task;
   return {
     smmulab: version,
-    seed,
-    ...(shard === null ? {} : { shard: shardText(shard) }),
-    options,
+    ...headOf(task),
     bugs: entries,
   };
 }

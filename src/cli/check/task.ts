@@ -33,7 +33,14 @@ export const runsOf = (shard: Shard | null, runs: number): number =>
   shard === null ? runs : Math.max(0, Math.ceil((runs - shard.index) / shard.of));
 
 /** A shard as reports name it. */
-export const shardText = ({ index, of }: Shard): string => `${index}/${of}`;
+const shardText = ({ index, of }: Shard): string => `${index}/${of}`;
+
+/** What every report begins with. */
+export const headOf = ({ seed, shard, ...options }: Task) => ({
+  seed,
+  ...(shard === null ? {} : { shard: shardText(shard) }),
+  options,
+});
 
 /** A property by its name. @throws Error for a name that nothing has: names are checked where they are given */
 export function propertyNamed(name: string): Property {
