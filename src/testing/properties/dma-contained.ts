@@ -8,11 +8,11 @@
  * What is reached is what the device's accesses to memory say, whatever lies there. RAM is reached through the caches: what
  * is mapped as write-back memory is accessed so, also where a guest's stage 1 is in between (S2FWB).
  */
-import type { Observer } from '../../hw/observer.ts';
 import { Access, Outcome, type Transaction } from '../../hw/transaction.ts';
 import { Mappings } from '../mappings.ts';
 import type { OkResult, Operation, OperationResult } from '../operation.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
+import { watching } from './watching.ts';
 
 const RULE = 'dma-contained';
 
@@ -55,10 +55,7 @@ class DmaContained implements Monitor {
     this.#before = new Map(waiting.map(({ dev }) => [dev, this.#spacesOfStalled(dev)]));
     this.#reached = [];
     this.#type = null;
-    const { watch } = lab.machine;
-    const before = watch.observer;
-    const both: Observer = (act) => {
-      before?.(act);
+    this.#unwatch = watching(lab.machine.watch, (act) => {
       if (act.kind === 'dma' && !act.aborted)
         this.#reached.push({
           dev: act.endpoint,
@@ -66,11 +63,7 @@ class DmaContained implements Monitor {
           isWrite: act.isWrite,
         });
       else if (act.kind === 'translation') this.#look(act.transaction);
-    };
-    watch.observer = both;
-    this.#unwatch = () => {
-      if (watch.observer === both) watch.observer = before;
-    };
+    });
   }
 
   after(o: Operation, result: OperationResult): Violation | null {

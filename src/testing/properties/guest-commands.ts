@@ -21,11 +21,11 @@ import {
   STE,
   type Words,
 } from '../../../spec/index.ts';
-import type { Observer } from '../../hw/observer.ts';
 import type { Operation, OperationResult } from '../operation.ts';
 import { commandWords } from '../operations/guest-command.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 import { forEachTranslatingSte } from '../stes.ts';
+import { watching } from './watching.ts';
 
 const RULE = 'guest-commands';
 
@@ -93,16 +93,9 @@ class GuestCommands implements Monitor {
   before({ op }: Operation): void {
     if (op !== 'invalidate') return;
     this.#seen = [];
-    const { watch } = this.#watched.lab.machine;
-    const before = watch.observer;
-    const both: Observer = (act) => {
-      before?.(act);
+    this.#unwatch = watching(this.#watched.lab.machine.watch, (act) => {
       if (act.kind === 'command') this.#seen.push({ smmu: act.smmu, words: act.words.slice() });
-    };
-    watch.observer = both;
-    this.#unwatch = () => {
-      if (watch.observer === both) watch.observer = before;
-    };
+    });
   }
 
   after(o: Operation, result: OperationResult): Violation | null {

@@ -6,12 +6,12 @@
  *
  * Effects are what hardware announces; who has which vSID is kept from what was asked for and granted.
  */
-import type { Observer } from '../../hw/observer.ts';
 import { GUEST_PAGES } from '../guest.ts';
 import { Mappings } from '../mappings.ts';
 import type { OkResult, Operation, OperationResult } from '../operation.ts';
 import { ACCEPTED_COMMANDS, type GuestCommand } from '../operations/guest-command.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
+import { watching } from './watching.ts';
 
 const RULE = 'vsid-means-one-device';
 
@@ -81,17 +81,11 @@ class VsidMeansOneDevice implements Monitor {
     this.#asked = new Set();
     const { smmus, watch } = this.#watched.lab.machine;
     this.#behind = smmus.some(({ commandQueue: { ring, pending } }) => ring.used + pending.length > 0);
-    const before = watch.observer;
-    const both: Observer = (act) => {
-      before?.(act);
+    this.#unwatch = watching(watch, (act) => {
       if (act.kind === 'config-invalidated' && act.what === 'CD')
         for (let sid = act.firstSid; sid <= act.lastSid; sid++) this.#dropped.add(`${act.smmu} ${sid}`);
       else if (act.kind === 'ats' && act.message === 'invalidate') this.#asked.add(act.endpoint);
-    };
-    watch.observer = both;
-    this.#unwatch = () => {
-      if (watch.observer === both) watch.observer = before;
-    };
+    });
   }
 
   after(o: Operation, result: OperationResult): Violation | null {

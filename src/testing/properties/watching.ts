@@ -1,0 +1,15 @@
+/** For monitors that look at hardware during one operation. */
+import type { Observer, Watch } from '../../hw/observer.ts';
+
+/** Adds an observer behind the one that is there. Returns how to take it off; a later one that is still there stays. */
+export function watching(watch: Watch, observer: Observer): () => void {
+  const before = watch.observer;
+  const both: Observer = (act) => {
+    before?.(act);
+    observer(act);
+  };
+  watch.observer = both;
+  return () => {
+    if (watch.observer === both) watch.observer = before;
+  };
+}
