@@ -62,6 +62,40 @@ describe('no false alarm on the shipped driver', () => {
     ).toEqual([]);
   });
 
+  const STALLS: LabConfig = { ...LINUX, streamTable: 'linear', defaultDomain: 'dma', devices: 1, vms: 1, stalls: true };
+
+  test('a crash kernel, whose Event queue is off, lets no device stall that it claims [7.2]', () => {
+    expect(
+      clean(
+        [
+          { op: 'kexec', how: 'kdump' },
+          { op: 'dma', dev: 'd0', page: 8 },
+        ],
+        STALLS,
+      ),
+    ).toEqual([]);
+  });
+
+  test('what stalls in a stream that it has inherited, and nobody has claimed, waits [7.2]', () => {
+    const steps: Operation[] = [
+      { op: 'attach', dev: 'd0', to: 'a0' },
+      { op: 'kexec', how: 'kdump' },
+      { op: 'dma', dev: 'd0', page: 40 },
+    ];
+    expect(clean(steps, { ...STALLS, defaultDomain: 'identity' })).toEqual([]);
+  });
+
+  test('a stall that SMMUEN=0 has ended is not answered when its event is read after [6.3.9.6, DET-3]', () => {
+    const steps: Operation[] = [
+      { op: 'attach', dev: 'd0', to: 'a0' },
+      { op: 'kexec', how: 'kdump' },
+      { op: 'dma', dev: 'd0', page: 40 },
+      { op: 'kexec', how: 'kexec' },
+      { op: 'smmuSuspend', smmu: 'smmu0' },
+    ];
+    expect(clean(steps, { ...STALLS, defaultDomain: 'identity' })).toEqual([]);
+  });
+
   test.each(['on', 'warm', 'off'] as const)('an SMMU is suspended, power %s [VMID L44]', (power) => {
     const steps: Operation[] = [...UP, { op: 'smmuSuspend', smmu: 'smmu0', power }, { op: 'destroy', name: 'v0' }];
     expect(clean([...steps, { op: 'smmuResume', smmu: 'smmu0' }, ...UP])).toEqual([]);

@@ -66,6 +66,7 @@ function handleEvent(smmu: Smmu, words: Words): void {
 
 /** A stalled transaction waits for an answer (`arm_smmu_handle_event`). */
 function reportStall(master: Master, words: Words): void {
+  if (!master.smmu.enabled) throw new KernelError('ENODEV', 'all stalls ended when SMMUEN was cleared (6.3.9.6)');
   const STAG = F_TRANSLATION.num(words, 'STAG');
   const read = F_TRANSLATION.num(words, 'RnW') === 1;
   const pasid = F_TRANSLATION.num(words, 'SSV') === 1 ? F_TRANSLATION.num(words, 'SubstreamID') : undefined;

@@ -245,6 +245,9 @@ export function freeStructures(smmu: Smmu): void {
   kernel.freePages('cmdq', smmu.cmdq.base);
 }
 
+/** A crash kernel leaves the Event queue of an adopted SMMU off: nobody would answer what stalls (7.2). */
+const hearsNothing = ({ options, inherited }: Smmu): boolean => options.adopt === 'kdump' && inherited.table !== null;
+
 /**
  * Makes the driver's part of a device (`arm_smmu_probe_device`, `arm_smmu_insert_master`).
  * @throws KernelError ERANGE (a StreamID outside the table), ENODEV (owned by another device), ENOMEM
@@ -273,7 +276,7 @@ export function probeMaster(smmu: Smmu, dev: Device): Master {
     streams,
     cdTable: new CdTable(() => master, ssidBits, features.twoLevelCd),
     ssidBits,
-    stallEnabled: (node.canStall && features.stalls) || features.stallForce,
+    stallEnabled: (node.canStall && features.stalls && !hearsNothing(smmu)) || features.stallForce,
     atsSupported: atsOffset !== undefined,
     atsOffset,
     atsEnabled: false,

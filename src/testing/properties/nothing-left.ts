@@ -2,6 +2,7 @@
  * When every device is closed and the descriptor too, nothing remains, in whatever order things were made: no VMID, no
  * object, no id, no page beyond those the driver had when it started and the CD tables that it keeps for each device.
  */
+import { CR0 } from '../../../spec/index.ts';
 import { INHERITED } from '../../driver/arm-smmu-v3/index.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 
@@ -40,6 +41,17 @@ class NothingLeft implements Monitor {
     return driver?.quarantined().some(({ what }) => what === `${smmu} VMID ${vmid}`) ?? false;
   }
 
+  /**
+   * A stream that a crash kernel has inherited, and nobody claimed, may stall without end: its Event queue is off, so that
+   * nobody hears of it, and the record waits until the queue can be written (7.2).
+   */
+  #unheard(name: string): boolean {
+    const { lab } = this.#watched;
+    const { smmu, sid } = lab.device(name);
+    const driven = lab.driver?.smmus.find((one) => one.name === smmu);
+    return driven?.inherited.sids.includes(sid) === true && !lab.machine.smmu(smmu).regs.enabled(CR0.bit('EVENTQEN'));
+  }
+
   atEnd(): Violation | null {
     const { lab } = this.#watched;
     const broken = (message: string): Violation => ({ rule: RULE, message: `after close ${message}` });
@@ -58,7 +70,7 @@ class NothingLeft implements Monitor {
     // So do tables.
     if (left.length > 0 && (lab.driver?.quarantined().length ?? 0) === 0)
       return broken(`pages are left: ${left.map(([pa, what]) => `0x${pa.toString(16)} (${what})`)}`);
-    const waiting = lab.stalled.find(({ end }) => end === undefined);
+    const waiting = lab.stalled.find(({ end, dev }) => end === undefined && !this.#unheard(dev));
     if (waiting !== undefined) return broken(`the access of ${waiting.dev} to page ${waiting.page} still stalls`);
     const warning = lab.kernel.messages.find(({ level, text }) => level === 'warn' && LEAK.test(text));
     return warning === undefined ? null : broken(`the log has: ${warning.text}`);
