@@ -3,7 +3,7 @@ import { ATC_INV_SIZE_ALL, CMD_ATC_INV, opcodeOf } from '../../../spec/index.ts'
 import { enableAts } from '../../driver/arm-smmu-v3/pci.ts';
 import { QUIRK_NAMES, type QuirkName } from '../../driver/arm-smmu-v3/quirks.ts';
 import type { LabConfig } from '../lab.ts';
-import type { Bug } from './bug.ts';
+import { type Bug, changingCommands } from './bug.ts';
 
 const QUIRK_STORIES: Readonly<
   Record<QuirkName, Pick<Bug, 'story' | 'presets'> & { readonly lab?: Partial<LabConfig> }>
@@ -93,23 +93,14 @@ export const ATS_BUGS: readonly Bug[] = [
     story:
       'The span of a CMD_ATC_INV is one power of two too small: of a range of pages the upper half stays in the device (IHI 0070 4.5.1, Size).',
     lab: { ats: true },
-    apply: ({ driver }) => {
-      const { commandQueue } = driver;
-      driver.commandQueue = {
-        issue: (queue, commands, sync) =>
-          commandQueue.issue(
-            queue,
-            commands.map((command) => {
-              const size = opcodeOf(command) === CMD_ATC_INV.opcode ? CMD_ATC_INV.num(command, 'Size') : 0;
-              if (size === 0 || size === ATC_INV_SIZE_ALL) return command;
-              const half = command.slice();
-              CMD_ATC_INV.set(half, 'Size', size - 1);
-              return half;
-            }),
-            sync,
-          ),
-      };
-    },
+    apply: ({ driver }) =>
+      changingCommands(driver, (command) => {
+        const size = opcodeOf(command) === CMD_ATC_INV.opcode ? CMD_ATC_INV.num(command, 'Size') : 0;
+        if (size === 0 || size === ATC_INV_SIZE_ALL) return command;
+        const half = command.slice();
+        CMD_ATC_INV.set(half, 'Size', size - 1);
+        return half;
+      }),
   },
   {
     name: 'ats-on-before-ste',

@@ -2,6 +2,7 @@
  * A bug of the zoo: a function that wraps parts which the stack is put together from, or acts at a named point of the
  * kernel. The code of the driver knows nothing of it.
  */
+import type { Words } from '../../../spec/index.ts';
 import type { DriverParts, VmidPolicyName } from '../../driver/arm-smmu-v3/index.ts';
 import type { CoreParts } from '../../driver/iommu/parts.ts';
 import { coreParts } from '../../driver/iommu/parts.ts';
@@ -70,5 +71,13 @@ export function infected(bug: Bug, extras: LabExtras = {}): LabExtras {
       applied(bug, { ...place, driver, core, iommufd });
       return driver;
     },
+  };
+}
+
+/** Commands that the driver issues reach the queue changed, or left alone. */
+export function changingCommands(driver: BugParts['driver'], change: (command: Words) => Words): void {
+  const { commandQueue } = driver;
+  driver.commandQueue = {
+    issue: (queue, commands, sync) => commandQueue.issue(queue, commands.map(change), sync),
   };
 }

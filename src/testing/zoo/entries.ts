@@ -2,7 +2,7 @@
 import { CMD_CFGI_STE, linuxCdUsed, linuxSteUsed, opcodeOf, STE } from '../../../spec/index.ts';
 import { type EntryWriter, planEntryUpdate, readEntry, storeEntry } from '../../driver/arm-smmu-v3/entry-writer.ts';
 import { begun } from './begun.ts';
-import type { Bug, BugParts } from './bug.ts';
+import { type Bug, type BugParts, changingCommands } from './bug.ts';
 
 /** Replaces the writer of entries of one kind, from the first attachment of a user on. */
 const writing =
@@ -202,22 +202,13 @@ export const ENTRY_BUGS: readonly Bug[] = [
     story:
       'CMD_CFGI_STE after a new level 2 table has Leaf=1: a cached L1STD with Span 0 stays, and the device that comes is refused (IHI 0070 4.3.1, 5.1.1).',
     lab: { streamTable: 'two-level' },
-    apply: ({ driver }) => {
-      const { commandQueue } = driver;
-      driver.commandQueue = {
-        issue: (queue, commands, sync) =>
-          commandQueue.issue(
-            queue,
-            commands.map((command) => {
-              if (opcodeOf(command) !== CMD_CFGI_STE.opcode) return command;
-              const leaf = command.slice();
-              CMD_CFGI_STE.set(leaf, 'Leaf', 1);
-              return leaf;
-            }),
-            sync,
-          ),
-      };
-    },
+    apply: ({ driver }) =>
+      changingCommands(driver, (command) => {
+        if (opcodeOf(command) !== CMD_CFGI_STE.opcode) return command;
+        const leaf = command.slice();
+        CMD_CFGI_STE.set(leaf, 'Leaf', 1);
+        return leaf;
+      }),
   },
   {
     name: 'strtab-l2-not-visible',

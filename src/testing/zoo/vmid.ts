@@ -3,7 +3,7 @@ import { NestedDomain, PagingDomain } from '../../driver/arm-smmu-v3/domains.ts'
 import { type InvKey, isTag } from '../../driver/arm-smmu-v3/invalidation.ts';
 import type { Smmu } from '../../driver/arm-smmu-v3/smmu.ts';
 import type { Vsmmu } from '../../driver/arm-smmu-v3/vsmmu.ts';
-import type { Bug } from './bug.ts';
+import type { Bug, BugParts } from './bug.ts';
 
 /** Policies in which numbers are taken at attach and by vIOMMUs. */
 const SHARING = ['at-attach', 'viommu-only', 'external'] as const;
@@ -11,6 +11,24 @@ const SHARING = ['at-attach', 'viommu-only', 'external'] as const;
 /** The tag that a domain has on an SMMU already. */
 export const live = (domain: PagingDomain, smmu: Smmu, type: InvKey['type']): InvKey | undefined =>
   domain.invs.find((inv) => inv.smmu === smmu && inv.type === type && inv.users > 0);
+
+/** Whether an attach is being prepared now. */
+function noticePrepare(driver: BugParts['driver']): () => boolean {
+  const { attach } = driver;
+  let preparing = false;
+  driver.attach = {
+    ...attach,
+    prepare: (request) => {
+      preparing = true;
+      try {
+        return attach.prepare(request);
+      } finally {
+        preparing = false;
+      }
+    },
+  };
+  return () => preparing;
+}
 
 /** Bugs of this family. */
 export const VMID_BUGS: readonly Bug[] = [
@@ -185,23 +203,12 @@ export const VMID_BUGS: readonly Bug[] = [
       'An attach that fails after the VMID was taken does not give it back: no entry of the array names it yet, so nobody ever will.',
     policies: SHARING,
     apply: ({ driver }) => {
-      const { attach, vmidPolicy: base } = driver;
-      let preparing = false;
-      driver.attach = {
-        ...attach,
-        prepare: (request) => {
-          preparing = true;
-          try {
-            return attach.prepare(request);
-          } finally {
-            preparing = false;
-          }
-        },
-      };
+      const { vmidPolicy: base } = driver;
+      const preparing = noticePrepare(driver);
       driver.vmidPolicy = {
         ...base,
         tagUnused: (parent, tag) => {
-          if (!preparing) base.tagUnused(parent, tag);
+          if (!preparing()) base.tagUnused(parent, tag);
         },
       };
     },
@@ -211,24 +218,13 @@ export const VMID_BUGS: readonly Bug[] = [
     story: 'The error path of an attach frees the VMID, and so does its caller: the second free may hit a new owner.',
     policies: SHARING,
     apply: ({ driver }) => {
-      const { attach, vmidPolicy: base } = driver;
-      let preparing = false;
-      driver.attach = {
-        ...attach,
-        prepare: (request) => {
-          preparing = true;
-          try {
-            return attach.prepare(request);
-          } finally {
-            preparing = false;
-          }
-        },
-      };
+      const { vmidPolicy: base } = driver;
+      const preparing = noticePrepare(driver);
       driver.vmidPolicy = {
         ...base,
         tagUnused: (parent, tag) => {
           base.tagUnused(parent, tag);
-          if (preparing) base.tagUnused(parent, tag);
+          if (preparing()) base.tagUnused(parent, tag);
         },
       };
     },
