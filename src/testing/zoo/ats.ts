@@ -32,8 +32,14 @@ const QUIRK_STORIES: Readonly<
   },
 };
 
+/**
+ * A deviation and no bug: an endpoint whose ATS is off uses nothing that it holds, so an ATC_INV after the STE comes in
+ * time. ATS-4 accepts the order.
+ */
+const HARMLESS: ReadonlySet<QuirkName> = new Set(['ats-off-after-ste']);
+
 /** Quirks of Linux 7.2 as bugs; the names are the quirks'. */
-export const QUIRK_BUGS: readonly Bug[] = QUIRK_NAMES.map((name) => {
+export const QUIRK_BUGS: readonly Bug[] = QUIRK_NAMES.filter((name) => !HARMLESS.has(name)).map((name) => {
   const { lab, ...bug } = QUIRK_STORIES[name];
   return { name, ...bug, lab: { ...lab, quirks: [name] }, apply: () => {} };
 });
