@@ -96,6 +96,16 @@ describe('no false alarm on the shipped driver', () => {
     expect(clean(steps, { ...STALLS, defaultDomain: 'identity' })).toEqual([]);
   });
 
+  test('what the second stream of a device stalls is answered under its own StreamID [4.7.1, DET-3]', () => {
+    const steps: Operation[] = [
+      { op: 'unmap', ioas: 'a0', page: 8, pages: 1 },
+      { op: 'hwptAlloc', as: 's0', dev: 'd0', ioas: 'a0', nestParent: true },
+      { op: 'attach', dev: 'd0', to: 's0' },
+      { op: 'dma', dev: 'd0', page: 8, stream: 1 },
+    ];
+    expect(clean(steps, { ...STALLS, defaultDomain: 'identity', streams: 2 })).toEqual([]);
+  });
+
   test.each(['on', 'warm', 'off'] as const)('an SMMU is suspended, power %s [VMID L44]', (power) => {
     const steps: Operation[] = [...UP, { op: 'smmuSuspend', smmu: 'smmu0', power }, { op: 'destroy', name: 'v0' }];
     expect(clean([...steps, { op: 'smmuResume', smmu: 'smmu0' }, ...UP])).toEqual([]);

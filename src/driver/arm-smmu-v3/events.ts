@@ -70,7 +70,7 @@ function reportStall(master: Master, words: Words): void {
   const STAG = F_TRANSLATION.num(words, 'STAG');
   const read = F_TRANSLATION.num(words, 'RnW') === 1;
   const pasid = F_TRANSLATION.num(words, 'SSV') === 1 ? F_TRANSLATION.num(words, 'SubstreamID') : undefined;
-  master.stalls.add(STAG);
+  master.stalls.set(STAG, F_TRANSLATION.num(words, 'StreamID'));
   const fault: PageFault = {
     addr: F_TRANSLATION.get(words, 'InputAddr'),
     pasid,
@@ -88,10 +88,11 @@ function reportStall(master: Master, words: Words): void {
 export function pageResponse(dev: Device, fault: PageFault, code: PageResponseCode): void {
   const master = dev.priv as Master | null;
   if (master === null || !master.stallEnabled) return;
-  const [stream] = master.streams;
+  const sid = master.stalls.get(fault.grpid);
   // Ended by a CMD_STALL_TERM already: its tag may belong to another transaction by now.
-  if (stream === undefined || !master.stalls.delete(fault.grpid)) return;
-  issueAlone(master.smmu, resume(stream.sid, fault.grpid, code === 'success' ? 'retry' : 'abort'));
+  if (sid === undefined) return;
+  master.stalls.delete(fault.grpid);
+  issueAlone(master.smmu, resume(sid, fault.grpid, code === 'success' ? 'retry' : 'abort'));
 }
 
 /** Tells the VM of an event in its own stage 1 (`arm_vmaster_report_event`). @throws KernelError EINVAL, EOPNOTSUPP, ENOMEM */

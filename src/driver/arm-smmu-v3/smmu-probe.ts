@@ -285,7 +285,7 @@ export function probeMaster(smmu: Smmu, dev: Device): Master {
     current: null,
     records: new Map(),
     iopfUsers: 0,
-    stalls: new Set(),
+    stalls: new Map(),
     atcBroken: false,
   };
   streams.push(...sids.map((sid) => ({ sid, master })));

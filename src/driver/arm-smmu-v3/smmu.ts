@@ -132,8 +132,8 @@ export interface Master {
   readonly records: Map<number, MasterDomain>;
   /** Attachments that want page faults. */
   iopfUsers: number;
-  /** Stall tags reported and not answered. */
-  readonly stalls: Set<number>;
+  /** Stall tags reported and not answered, and the StreamID of each. */
+  readonly stalls: Map<number, number>;
   /** A CMD_ATC_INV was never answered: the device may still use old translations. */
   atcBroken: boolean;
 }
