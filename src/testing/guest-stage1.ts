@@ -164,6 +164,8 @@ export class GuestStage1 {
     devOf: (vsid: number) => string | undefined,
     range: boolean,
   ): void {
+    // What was made of the tables that go now stays where it is not covered itself.
+    if (commands.some(({ command }) => command === 'NH_VA' || command === 'NH_VAA')) this.#remember();
     for (const command of commands) this.#flush(this.#scope(scope), command, range);
     if (commands.some(({ command }) => command === 'CFGI_CD' || command === 'CFGI_CD_ALL')) this.#remember();
     for (const command of commands) {

@@ -91,6 +91,19 @@ describe("DMA follows the guest's own tables [IHI 0070 3.3.3, 5.2 Config]", () =
         ).toBeNull();
   });
 
+  test('what was made of a table that goes from the walk cache stays, unless it is covered itself [4.4.2.3]', () => {
+    const operations: Operation[] = [
+      ...NESTED.map((o) => (o.op === 'nestedAlloc' ? { ...o, cd: 0 } : o)),
+      READ,
+      { op: 'guestTable', vm: 'vm0', space: 0, level: 1, to: 1 },
+      { op: 'guestMap', vm: 'vm0', space: 0, page: 11, to: 8 },
+      { ...READ, page: 11 },
+      { op: 'invalidate', on: 'v0', commands: [{ command: 'NH_VAA', page: 8, pages: 1, leaf: false }] },
+      { ...READ, page: 11 },
+    ];
+    expect(broken(operations)).toBeNull();
+  });
+
   test('a move to a HWPT with the same vSTE writes no STE: the cached CD may stay [arm_smmu_write_entry]', () => {
     const again: Operation[] = NESTED.map((o) => (o.op === 'nestedAlloc' ? { ...o, as: 'n1', ats: true } : o));
     const moved: Operation[] = [
