@@ -164,9 +164,13 @@ export class GuestStage1 {
     devOf: (vsid: number) => string | undefined,
     range: boolean,
   ): void {
-    // What was made of the tables that go now stays where it is not covered itself.
-    if (commands.some(({ command }) => command === 'NH_VA' || command === 'NH_VAA')) this.#remember();
-    for (const command of commands) this.#flush(this.#scope(scope), command, range);
+    // Table descriptors may be the last to go, too: until then pages that are not covered themselves are made of them.
+    const tables = commands.filter((command) => dropsTables(command, range));
+    for (const command of commands) if (!tables.includes(command)) this.#flush(this.#scope(scope), command, range);
+    for (const command of tables) {
+      this.#remember();
+      this.#flush(this.#scope(scope), command, range);
+    }
     if (commands.some(({ command }) => command === 'CFGI_CD' || command === 'CFGI_CD_ALL')) this.#remember();
     for (const command of commands) {
       const device = this.#devices.get(devOf(command.vsid ?? 0) ?? '');
@@ -181,7 +185,7 @@ export class GuestStage1 {
   }
 
   #flush({ translations, pointers }: Scope, one: GuestCommand, range: boolean): void {
-    const { command, asid = 0, page, pages = 1, leaf = false } = one;
+    const { command, asid = 0, page, pages = 1 } = one;
     if (command === 'NSNH_ALL' || command === 'NH_ALL') {
       translations.clear();
       pointers.clear();
@@ -192,10 +196,9 @@ export class GuestStage1 {
       for (const [key, byPage] of translations)
         if (command === 'NH_VAA' || key === asid)
           for (let i = 0; i < (range ? pages : 1); i++) byPage.delete((page ?? 0) + i);
-      // All data pages are below one descriptor of each level.
-      const covers = !leaf && (page ?? 0) + (range ? pages : 1) > FIRST_DATA_PAGE;
-      if (covers && command === 'NH_VAA') pointers.clear();
-      else if (covers) pointers.delete(asid);
+      if (!dropsTables(one, range)) return;
+      if (command === 'NH_VAA') pointers.clear();
+      else pointers.delete(asid);
     }
   }
 
@@ -292,6 +295,10 @@ export class GuestStage1 {
     }
   }
 }
+
+/** Whether a TLBI by address drops descriptors of tables. All data pages are below one of each level. */
+const dropsTables = ({ command, page = 0, pages = 1, leaf = false }: GuestCommand, range: boolean): boolean =>
+  (command === 'NH_VA' || command === 'NH_VAA') && !leaf && page + (range ? pages : 1) > FIRST_DATA_PAGE;
 
 /** Index of the first CD of a table: it is aligned to its size. */
 const baseOf = ({ cd = 0, ssids = 0 }: VsteOptions): number => Math.floor(cd / 2 ** ssids) * 2 ** ssids;

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { runCase } from '../../src/testing/case.ts';
 import type { LabConfig } from '../../src/testing/lab.ts';
 import type { Operation } from '../../src/testing/operation.ts';
+import type { GuestCommand } from '../../src/testing/operations/guest-command.ts';
 import { guestTables } from '../../src/testing/properties/index.ts';
 import { infected } from '../../src/testing/zoo/bug.ts';
 import { ZOO } from '../../src/testing/zoo/index.ts';
@@ -102,6 +103,22 @@ describe("DMA follows the guest's own tables [IHI 0070 3.3.3, 5.2 Config]", () =
       { ...READ, page: 11 },
     ];
     expect(broken(operations)).toBeNull();
+  });
+
+  test('a page that a TLBI has removed may come back from a table descriptor that the next one removes [4.7.3]', () => {
+    const page13: GuestCommand = { command: 'NH_VA', asid: 1, page: 13, pages: 3, leaf: true };
+    const page8: GuestCommand = { command: 'NH_VA', asid: 1, page: 8, pages: 1, leaf: false };
+    const operations: Operation[] = [
+      ...NESTED.map((o) => (o.op === 'nestedAlloc' ? { ...o, cd: 0 } : o)),
+      { ...READ, page: 15 },
+      { op: 'guestTable', vm: 'vm0', space: 0, level: 1, to: 1 },
+    ];
+    const invalidate = (...commands: GuestCommand[]): Operation => ({ op: 'invalidate', on: 'v0', commands });
+    for (const seed of [1, 2, 3, 4, 5, 6, 7, 8])
+      for (const one of [invalidate(page13, page8), invalidate(page8, page13)])
+        expect(
+          broken([...operations, one, { ...READ, page: 15 }], undefined, { schedule: { mode: 'seeded', seed } }),
+        ).toBeNull();
   });
 
   test('a move to a HWPT with the same vSTE writes no STE: the cached CD may stay [arm_smmu_write_entry]', () => {
