@@ -109,6 +109,36 @@ describe('runs that are counted apart [issue 6 item 6]', () => {
     });
   });
 
+  test('STAGs that ran out for VM 1 in one run: its access waits without a record [3.12, 7.2.1]', () => {
+    const behind = (k: number, fault?: string): Operation[] => [
+      { op: 'hwptAlloc', as: `s${k}`, dev: `d${k}`, ioas: `a${k}`, nestParent: true },
+      { op: 'viommuAlloc', as: `v${k}`, dev: `d${k}`, parent: `s${k}` },
+      {
+        op: 'nestedAlloc',
+        as: `n${k}`,
+        dev: `d${k}`,
+        on: `v${k}`,
+        vste: 'bypass',
+        ...(fault === undefined ? {} : { fault }),
+      },
+      { op: 'attach', dev: `d${k}`, to: `n${k}` },
+    ];
+    const list: readonly (Operation | readonly [Operation, Operation | null])[] = [
+      { op: 'faultQueueAlloc', as: 'f0', dev: 'd0' },
+      ...behind(0, 'f0'),
+      { op: 'unmap', ioas: 'a0', page: 10, pages: 1 },
+      [
+        { op: 'guestMap', vm: 'vm0', space: 0, page: 8, to: null },
+        { op: 'dma', dev: 'd0', page: 10, times: 24 },
+      ],
+      { op: 'unmap', ioas: 'a1', page: 8, pages: 1 },
+      ...behind(1),
+      { op: 'dma', dev: 'd1', page: 8 },
+    ];
+    const one = { config: { ...LAB, stalls: true }, steps: steps(list) };
+    expect(runCase(isolation, one)).toMatchObject({ finding: null, apart: 'exhausted' });
+  });
+
   test('any other error is told apart by: a finding', () => {
     const { finding } = run([...up(0), gone, storm(1), ...up(1)], scarce('EBUSY'));
     expect(finding?.message).toMatch(/^attach\(d1, s1\) gives vm1 EBUSY in one run and ok in the other/);

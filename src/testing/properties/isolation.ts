@@ -34,6 +34,8 @@ interface Observed {
   readonly seen: ReadonlyMap<number, string>;
   /** A shared queue overflowed. */
   readonly overflow: boolean;
+  /** A stall of VM 1 found no STAG. */
+  readonly held: boolean;
   /** What no run may do: a step that throws what no kernel function returns, an access that left its VM's memory. */
   readonly finding: Finding | null;
 }
@@ -55,6 +57,8 @@ function transactionText({ access, outcome, paHi, paLo, memAttr, SH, alloc, PART
 class Eyes {
   lab: Lab | null = null;
   overflow = false;
+  /** A stall of VM 1 was held back without a record: STAGs, or the Event queue, were all taken. */
+  held = false;
   /** An access that left its VM's memory, in a sentence. */
   escaped: string | null = null;
   readonly #vms = new Map<string, number>();
@@ -79,6 +83,9 @@ class Eyes {
         break;
       case 'pri':
         if (act.result !== 'written') this.overflow = true;
+        break;
+      case 'stalled':
+        if (act.STAG < 0 && this.#vms.get(`${act.smmu} ${act.StreamID}`) === OBSERVER) this.held = true;
         break;
       case 'retried':
         this.#retries.add(`${act.smmu} ${act.StreamID}`);
@@ -182,6 +189,7 @@ function observe({ config, steps }: LabCase, mine: readonly boolean[], other: bo
     steps: records,
     seen,
     overflow: eyes.overflow,
+    held: eyes.held,
     finding: { rule, message, step: i + 1 },
   });
   for (const [i, step] of steps.entries()) {
@@ -203,7 +211,7 @@ function observe({ config, steps }: LabCase, mine: readonly boolean[], other: bo
     if (mine[i] === true) seen.set(i, outcomeText(lab, operation, result, transactions));
   }
   seen.set(steps.length, eyes.events);
-  return { steps: records, seen, overflow: eyes.overflow, finding: null };
+  return { steps: records, seen, overflow: eyes.overflow, held: eyes.held, finding: null };
 }
 
 /** Whether one of two results says that something has run out, and the other does not. */
@@ -214,7 +222,7 @@ function difference(one: LabCase, first: Observed, second: Observed): Finding | 
   for (const [i, what] of first.seen) {
     const otherwise = second.seen.get(i) ?? '';
     if (otherwise === what) continue;
-    if (ranOut(what, otherwise)) return 'exhausted';
+    if (ranOut(what, otherwise) || first.held !== second.held) return 'exhausted';
     const operation = one.steps[i]?.operation;
     const message =
       operation === undefined
