@@ -8,7 +8,6 @@
  * time, on several machines; `--table` writes all that is kept between the markers of a page of docs. The exit code is 1
  * if anything was found.
  */
-import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { campaign } from '../src/cli/check/campaign.ts';
@@ -19,6 +18,7 @@ import { packageVersion } from '../src/cli/version.ts';
 import { COVERAGE_KINDS } from '../src/testing/coverage.ts';
 import { POLICIES } from '../src/testing/lab.ts';
 import { PROPERTIES } from '../src/testing/properties/index.ts';
+import { commit } from './commit.ts';
 import { processorTime } from './stack.ts';
 
 const SCHEDULES = ['eager', 'seeded'] as const;
@@ -71,18 +71,6 @@ function among<T extends string>(name: 'policy' | 'schedule', legal: readonly T[
   const found = legal.filter((one) => given === undefined || one === given);
   if (found.length === 0) throw new Error(`--${name}: expected one of ${legal.join(', ')}`);
   return found;
-}
-
-/** What is run: the commit, and whether there is more than it has. */
-function commit(): string {
-  const git = (...args: string[]): string =>
-    execFileSync('git', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
-  try {
-    const changed = git('status', '--porcelain', '--', 'src', 'spec') === '' ? '' : '+changes';
-    return `${git('rev-parse', '--short', 'HEAD')}${changed}`;
-  } catch {
-    return packageVersion();
-  }
 }
 
 const missedOf = ({ coverage }: CampaignReport): Measured['missed'] =>

@@ -6,13 +6,13 @@
  * (`--runs 0`: and nothing is hunted).
  * A NAME is a bug of the zoo or a module's file (docs/bugs.md); none: the whole zoo.
  */
-import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { PROPERTIES } from '../src/testing/properties/index.ts';
-import { type Bug, HUNT_RUNS, hunt, ZOO } from '../src/testing/zoo/index.ts';
+import { type Bug, caughtBy, HUNT_RUNS, hunt, ZOO } from '../src/testing/zoo/index.ts';
+import { commit } from './commit.ts';
 import { processorTime } from './stack.ts';
 
 /** One hunt. */
@@ -47,20 +47,11 @@ async function named(name: string): Promise<Bug> {
   return (await import(pathToFileURL(resolve(name)).href)).default;
 }
 
-function commit(): string {
-  try {
-    return execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
-  } catch {
-    return 'unknown';
-  }
-}
-
 function measure(bug: Bug, seed: number): Measured {
   const before = processorTime();
   const { runs: made, catch: caught } = hunt(bug, { seed, runs, properties: PROPERTIES });
   const seconds = ((processorTime() - before) / 1e9).toFixed(1);
-  const rule = caught?.found.finding.rule;
-  const by = caught === null ? null : rule === caught.property.name ? rule : `${caught.property.name} ${rule}`;
+  const by = caught === null ? null : caughtBy(caught.property.name, caught.found.finding.rule);
   const ops = caught === null ? null : caught.found.case.steps.length;
   const how = by === null ? 'NOT FOUND' : `${by}, ${ops} operations`;
   console.log(`${bug.name.padEnd(32)} seed ${seed}  ${String(made).padStart(5)} runs  ${how}  (${seconds} s)`);

@@ -8,7 +8,7 @@ import { hashString } from '../hw/schedule.ts';
 import { type CaseOptions, type FittingFlavour, fittingFlavours, flavoursOf, labCase } from './arbitraries/case.ts';
 import { draw, shrink } from './arbitraries/draw.ts';
 import { type Answers, askAll, type Finding, type LabCase, type RunOptions, runCase } from './case.ts';
-import type { Counts } from './coverage.ts';
+import { bump, type Counts, sorted } from './counts.ts';
 import type { Flavour } from './flavour.ts';
 import { FLAVOURS } from './flavours/index.ts';
 import type { Property } from './property.ts';
@@ -90,7 +90,7 @@ export class Score {
     for (const tally of whole) {
       tally.runs++;
       tally.ops += ops;
-      if (apart !== undefined) tally.apart.set(apart, (tally.apart.get(apart) ?? 0) + 1);
+      if (apart !== undefined) bump(tally.apart, apart);
     }
     return whole.map(({ name }) => name).filter((name) => broken.includes(name));
   }
@@ -119,7 +119,7 @@ export class Score {
       runs,
       ops,
       findings: found === null ? [] : [found],
-      ...(apart.size === 0 ? {} : { apart: Object.fromEntries([...apart].sort()) }),
+      ...(apart.size === 0 ? {} : { apart: sorted(apart) }),
     }));
   }
 }

@@ -1,5 +1,6 @@
 /** What a campaign exercised: configurations, operations and how they ended, and what hardware and software did. */
 import type { Sanitizer } from '../sanitizer/index.ts';
+import { bump, type Counts, sorted } from './counts.ts';
 import { FEATURE, noFeatures } from './covered/features.ts';
 import { CMDQV_STATES, COMMAND_LIST, EVENT_LIST, edge, MODES, VMID_STATES } from './covered/lists.ts';
 import { hadSubject, propertySubject, RULE_SUBJECTS } from './covered/rules.ts';
@@ -7,9 +8,6 @@ import { Counters, Watch } from './covered/watch.ts';
 import type { Lab, LabConfig } from './lab.ts';
 import type { Operation, OperationResult } from './operations.ts';
 import type { Property } from './property.ts';
-
-/** Numbers by name. 0: it could have been covered and was not. */
-export type Counts = Readonly<Record<string, number>>;
 
 /** What is counted, in the order in which it is shown. */
 export const COVERAGE_KINDS = [
@@ -46,12 +44,7 @@ export type Coverable = Readonly<Partial<Record<CoverageKind, readonly string[]>
 
 type Maps = Record<CoverageKind, Map<string, number>>;
 
-const bump = (map: Map<string, number>, key: string, by = 1): void => void map.set(key, (map.get(key) ?? 0) + by);
-
 const none = (): Maps => Object.fromEntries(COVERAGE_KINDS.map((kind) => [kind, new Map()])) as Maps;
-
-const sorted = (map: ReadonlyMap<string, number>): Counts =>
-  Object.fromEntries([...map].sort(([a], [b]) => (a < b ? -1 : 1)));
 
 /** See the module comment. */
 export class Coverage {

@@ -1,70 +1,14 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { isDeadlock, type Nested, NotSchedulable, schedulable } from './nested-calls.ts';
 import { type Command, commandArbitrary, NOTHING_LEFT, World } from './world.ts';
 
-/** The inner call would wait for the outer one: such a run proves nothing. */
-class NotSchedulable extends Error {}
-
-/** An inner call met a lock of the outer one. */
-let stuck = false;
-const isDeadlock = (error: unknown): boolean =>
-  error instanceof NotSchedulable || (error instanceof Error && error.message.startsWith('deadlock'));
-
-/** A whole call at the nth hook of another, and perhaps one more inside it. */
-interface Nested {
-  readonly command: Command;
-  readonly at: number;
-  readonly inner: Nested | null;
-}
-
-/** Runs a call; at its `at`th hook (lock, unlock, allocation, copy, poll) the inner one runs from start to end. */
-function runNested(world: World, { command, inner, at }: Nested): void {
-  if (inner === null) {
-    world.run(command);
-    return;
-  }
-  let hooks = at;
-  const stop = world.lab.kernel.onPoint(() => {
-    if (hooks-- > 0) return;
-    stop();
-    try {
-      runNested(world, inner);
-    } catch (error) {
-      // The code around the hook may take what is thrown for a failure of its own.
-      stuck ||= isDeadlock(error);
-      throw error;
-    }
-  });
-  try {
-    world.run(command);
-  } finally {
-    stop();
-  }
-}
-
-function attempt(world: World, nested: Nested): boolean {
-  // A wait for the last put of an object that an outer call holds would never end.
-  const stop = world.lab.kernel.onPoint((point) => {
-    if (point === 'poll:iommufd:wait-cnt') throw new NotSchedulable(point);
-  });
-  stuck = false;
-  try {
-    runNested(world, nested);
-    return !stuck;
-  } catch (error) {
-    if (stuck || isDeadlock(error)) return false;
-    throw error;
-  } finally {
-    stop();
-  }
-}
-
-const leaf = commandArbitrary.map((command): Nested => ({ command, at: 0, inner: null }));
-const wrap = (inner: fc.Arbitrary<Nested>): fc.Arbitrary<Nested> =>
+const leaf = commandArbitrary.map((command): Nested<Command> => ({ command, at: 0, inner: null }));
+const wrap = (inner: fc.Arbitrary<Nested<Command>>): fc.Arbitrary<Nested<Command>> =>
   fc.record({ command: commandArbitrary, at: fc.nat(12), inner });
 
 test('a whole call at any hook of another, to depth 2: no leak, no use after free, no hang', () => {
-  let schedulable = 0;
+  let scheduled = 0;
   let given = 0;
   fc.assert(
     fc.property(
@@ -81,8 +25,8 @@ test('a whole call at any hook of another, to depth 2: no leak, no use after fre
         for (const command of setUp) world.run(command);
         for (const step of steps) {
           given++;
-          const done = attempt(world, step);
-          if (done) schedulable++;
+          const done = schedulable({ kernel: world.lab.kernel, run: (one) => world.run(one) }, step);
+          if (done) scheduled++;
           fc.pre(done);
         }
         const expected = world.expectedUsers();
@@ -94,9 +38,9 @@ test('a whole call at any hook of another, to depth 2: no leak, no use after fre
     ),
     { numRuns: 300, maxSkipsPerRun: 20 },
   );
-  console.info(`interleavings on the mock driver: ${given}, ${given - schedulable} not schedulable`);
-  expect(schedulable).toBeGreaterThan(300);
-  expect(schedulable).toBeLessThanOrEqual(given);
+  console.info(`interleavings on the mock driver: ${given}, ${given - scheduled} not schedulable`);
+  expect(scheduled).toBeGreaterThan(300);
+  expect(scheduled).toBeLessThanOrEqual(given);
 });
 
 test('close at any hook of any call waits for the call, then releases everything', () => {
@@ -117,16 +61,15 @@ test('close at any hook of any call waits for the call, then releases everything
           stop();
           world.lab.ctx.close();
         });
-        let schedulable = true;
+        let finished = true;
         try {
           world.run(command);
         } catch (error) {
-          if (!(error instanceof NotSchedulable) && !(error instanceof Error && error.message.startsWith('deadlock')))
-            throw error;
-          schedulable = false;
+          if (!isDeadlock(error)) throw error;
+          finished = false;
         }
         stop();
-        fc.pre(schedulable);
+        fc.pre(finished);
         expect(world.tearDown()).toEqual(NOTHING_LEFT);
       },
     ),

@@ -9,6 +9,7 @@ import { createMachine, linuxNesting, VIRT } from '../../src/hw/index.ts';
 import { IommufdContext, VfioDevice } from '../../src/iommufd/index.ts';
 import { AddressSpace, PageList } from '../../src/lab/vmm/address-space.ts';
 import { errno } from './lab.ts';
+import { type Nested, schedulable } from './nested-calls.ts';
 
 const GPA = 0x8000_0000n;
 const VA = 0x4000_0000n;
@@ -127,69 +128,18 @@ interface Call {
   readonly n: number;
 }
 
-/** A call, and at its `at`th hook another one, which may have one inside it, too. */
-interface Nested extends Call {
-  readonly at: number;
-  readonly inner: Nested | null;
-}
-
-/** The inner call would have to wait for the outer one. */
-class NotSchedulable extends Error {}
-
 const call = fc.record({ kind: fc.constantFrom(...KINDS), n: fc.nat(13) });
-const leaf = call.map((each): Nested => ({ ...each, at: 0, inner: null }));
-const around = (inner: fc.Arbitrary<Nested>): fc.Arbitrary<Nested> =>
-  fc.record({ kind: fc.constantFrom(...KINDS), n: fc.nat(13), at: fc.nat(60), inner });
-
-/** An inner call met a lock of the outer one. */
-let stuck = false;
-const isDeadlock = (error: unknown): boolean =>
-  error instanceof NotSchedulable || (error instanceof Error && error.message.startsWith('deadlock'));
+const leaf = call.map((command): Nested<Call> => ({ command, at: 0, inner: null }));
+const around = (inner: fc.Arbitrary<Nested<Call>>): fc.Arbitrary<Nested<Call>> =>
+  fc.record({ command: call, at: fc.nat(60), inner });
 
 /** Hooks at which an inner call ran, by kind. */
 const hooks = new Map<string, number>();
 
-function runNested(vm: Vm, { inner, at, ...each }: Nested): void {
-  if (inner === null) {
-    vm.run(each);
-    return;
-  }
-  let left = at;
-  const stop = vm.kernel.onPoint((point) => {
-    if (left-- > 0) return;
-    stop();
-    const kind = point.slice(0, point.indexOf(':'));
-    hooks.set(kind, (hooks.get(kind) ?? 0) + 1);
-    try {
-      runNested(vm, inner);
-    } catch (error) {
-      // The code around the hook may take what is thrown for a failure of its own.
-      stuck ||= isDeadlock(error);
-      throw error;
-    }
-  });
-  try {
-    vm.run(each);
-  } finally {
-    stop();
-  }
-}
-
-function schedulable(vm: Vm, nested: Nested): boolean {
-  const stop = vm.kernel.onPoint((point) => {
-    if (point === 'poll:iommufd:wait-cnt') throw new NotSchedulable(point);
-  });
-  stuck = false;
-  try {
-    runNested(vm, nested);
-    return !stuck;
-  } catch (error) {
-    if (stuck || isDeadlock(error)) return false;
-    throw error;
-  } finally {
-    stop();
-  }
-}
+const hooked = (point: string): void => {
+  const kind = point.slice(0, point.indexOf(':'));
+  hooks.set(kind, (hooks.get(kind) ?? 0) + 1);
+};
 
 const counts = { given: 0, done: 0 };
 afterAll(() => {
@@ -205,7 +155,7 @@ test('a whole call at any hook of another, MMIO and barriers included, to depth 
       const vm = new Vm();
       for (const step of steps) {
         counts.given++;
-        const done = schedulable(vm, step);
+        const done = schedulable({ kernel: vm.kernel, run: (one) => vm.run(one), hooked }, step);
         if (done) counts.done++;
         fc.pre(done);
       }
@@ -221,7 +171,12 @@ test('an unmap keeps domains from coming while an area is on its way out (domain
   let ran = 0;
   for (let at = 0; at < 12; at++) {
     const vm = new Vm();
-    const done = schedulable(vm, { kind: 'unmap', n: 0, at, inner: { kind: 'attach', n: 1, at: 0, inner: null } });
+    const unmap: Nested<Call> = {
+      command: { kind: 'unmap', n: 0 },
+      at,
+      inner: { command: { kind: 'attach', n: 1 }, at: 0, inner: null },
+    };
+    const done = schedulable({ kernel: vm.kernel, run: (one) => vm.run(one), hooked }, unmap);
     if (!done) continue;
     ran++;
     expect(vm.tearDown()).toEqual({ released: true, pinned: 0, vmids: 0, quarantined: [], warnings: [] });

@@ -1,5 +1,5 @@
 /** Ways to break a driver by wrapping one part, and how a property finds them. */
-import { opcodeOf, type Words } from '../../spec/index.ts';
+import { opcodeOf, STE, type Words } from '../../spec/index.ts';
 import type { DriverParts } from '../../src/driver/arm-smmu-v3/index.ts';
 import type { CaseOptions } from '../../src/testing/arbitraries/case.ts';
 import { type FoundCase, runProperty } from '../../src/testing/campaign.ts';
@@ -39,3 +39,21 @@ export const without =
 export const policy =
   (change: (shipped: DriverParts['vmidPolicy']) => Partial<DriverParts['vmidPolicy']>): Wrap =>
   (shipped) => ({ ...shipped, vmidPolicy: { ...shipped.vmidPolicy, ...change(shipped.vmidPolicy) } });
+
+/** The stage 2 of whoever came first is everybody's: in STEs of one kind. */
+export const oneStage2 =
+  (kind: 's2DomainSte' | 'nestedCdTableSte'): Wrap =>
+  ({ makers, ...shipped }) => {
+    let first: bigint | undefined;
+    const one = (ste: Words): Words => {
+      first ??= STE.get(ste, 'S2TTB');
+      STE.set(ste, 'S2TTB', first);
+      return ste;
+    };
+    const { s2DomainSte, nestedCdTableSte } = makers;
+    const wrapped: Partial<DriverParts['makers']> =
+      kind === 's2DomainSte'
+        ? { s2DomainSte: (...args) => one(s2DomainSte(...args)) }
+        : { nestedCdTableSte: (...args) => one(nestedCdTableSte(...args)) };
+    return { ...shipped, makers: { ...makers, ...wrapped } };
+  };

@@ -1,6 +1,6 @@
 /** Hunting bugs: one after the other, as many at once as there are workers; one alone gets all workers. */
 import type { RunRecord } from '../../testing/campaign.ts';
-import type { Bug } from '../../testing/zoo/index.ts';
+import { type Bug, caughtBy } from '../../testing/zoo/index.ts';
 import type { Hunted } from './performer.ts';
 import type { Pool } from './pool.ts';
 import type { BugEntry, HuntReport } from './report.ts';
@@ -44,11 +44,10 @@ async function huntOne(task: Task, pool: Pool, { name, story }: Bug, tell: Telle
   const asked = tell === null ? {} : { story };
   if (hit === null) return { name, found: false, by: null, runs: runsOf(task.shard, task.runs), ops: null, ...asked };
   const { property, found } = await pool.ask<'caught'>({ kind: 'caught', bug: name, k: hit.k, record: hit.record });
-  const { rule } = found.finding;
   return {
     name,
     found: true,
-    by: rule === property ? property : `${property} ${rule}`,
+    by: caughtBy(property, found.finding.rule),
     runs: hit.k + 1,
     ops: found.case.steps.length,
     run: runOf(task.shard, hit.k),

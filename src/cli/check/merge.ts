@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { ScenarioError, scenarioOf } from '../../lab/scenario.ts';
+import { sumOf } from '../../testing/counts.ts';
 import { COVERAGE_KINDS, Coverage, type CoverageReport } from '../../testing/coverage.ts';
 import { CliError } from '../error.ts';
 import { type Io, readBytes } from '../io.ts';
@@ -173,12 +174,6 @@ function kept<E extends Pick<FindingEntry, 'case' | 'file'>>(file: string, entry
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, n) => total + n, 0);
 
-function added(all: readonly Readonly<Record<string, number>>[]): Readonly<Record<string, number>> {
-  const total = new Map<string, number>();
-  for (const one of all) for (const [key, n] of Object.entries(one)) total.set(key, (total.get(key) ?? 0) + n);
-  return Object.fromEntries([...total].sort(([a], [b]) => (a < b ? -1 : 1)));
-}
-
 /** What a shard has counted of a property up to a run. @throws CliError if it does not say */
 function upTo({ file, shard, report }: Part<CampaignReport>, property: string, run: number): PropertyEntry {
   const line: Trail | undefined = report.trail?.find(({ properties }) => properties.includes(property));
@@ -186,7 +181,7 @@ function upTo({ file, shard, report }: Part<CampaignReport>, property: string, r
   const runs = run < shard.index ? 0 : Math.floor((run - shard.index) / shard.of) + 1;
   if (ops.length < runs) throw new CliError(`${file}: trail: ${ops.length} runs of ${property}, expected ${runs}`);
   const apart = (line?.apart ?? []).filter(([k]) => runOf(shard, k) <= run).map(([, why]) => ({ [why]: 1 }));
-  return { name: property, ok: true, runs, ops: sum(ops.slice(0, runs)), findings: [], apart: added(apart) };
+  return { name: property, ok: true, runs, ops: sum(ops.slice(0, runs)), findings: [], apart: sumOf(apart) };
 }
 
 function mergedProperty(parts: readonly Part<CampaignReport>[], name: string, out: string): PropertyEntry {
@@ -199,7 +194,7 @@ function mergedProperty(parts: readonly Part<CampaignReport>[], name: string, ou
   const [first, ...rest] = found;
   const lowest = rest.reduce((least, other) => (least && other.one.run < least.one.run ? other : least), first);
   const counted = entries.map(({ part, entry }) => (lowest === undefined ? entry : upTo(part, name, lowest.one.run)));
-  const apart = added(counted.map((entry) => entry.apart ?? {}));
+  const apart = sumOf(counted.map((entry) => entry.apart ?? {}));
   return {
     name,
     ok: lowest === undefined,

@@ -23,6 +23,10 @@ export interface Hunt {
   readonly catch: { readonly property: Property; readonly found: FoundCase } | null;
 }
 
+/** What has caught a bug: the property, and the rule if it has another name. */
+export const caughtBy = (property: string, rule: string): string =>
+  rule === property ? property : `${property} ${rule}`;
+
 /** What to hunt with. */
 export interface HuntOptions extends CampaignOptions {
   readonly properties: readonly Property[];
