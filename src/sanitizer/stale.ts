@@ -56,6 +56,8 @@ interface Stale {
   /** When the stage 2 part was gone; 0: not yet. Entries that combine both stages remain. */
   ipaStrict: number;
   ipaLenient: number;
+  /** One that covers it was consumed: it counts for what was taken away before it, and for nothing that joins later. */
+  covered: boolean;
   /** Invalidations that met it and were not enough. */
   leafOnly: boolean;
   asidOnly: boolean;
@@ -128,7 +130,7 @@ export class TagStale {
     this.#entries.push(fresh(removal, first, first + pages, entry, out, made));
   }
 
-  /** A TLBI was consumed: it is remembered where it is not what is needed. */
+  /** A TLBI was consumed: it is remembered where it fits, and where it is not what is needed. */
   consumed(flush: Flush, VMW: number): void {
     if (this.#entries.length === 0) return;
     for (const stale of this.#entries) {
@@ -139,7 +141,8 @@ export class TagStale {
 
   #noteStage1(stale: Stale, flush: Flush, VMW: number): void {
     const fits = this.#stage1(stale, flush, VMW);
-    if (fits === 'leaf-only') stale.leafOnly = true;
+    if (fits === 'yes') stale.covered = true;
+    else if (fits === 'leaf-only') stale.leafOnly = true;
     else if (fits === 'asid-only') stale.asidOnly = true;
     else if (fits === 'shape') stale.wrongShape = true;
     else if (fits === 'tag') stale.wrongTag = true;
@@ -147,7 +150,8 @@ export class TagStale {
 
   #noteStage2(stale: Stale, flush: Flush, VMW: number): void {
     const fits = this.#stage2(stale, flush, VMW);
-    if (fits === 'leaf-only') stale.leafOnly = true;
+    if (fits === 'yes') stale.covered = true;
+    else if (fits === 'leaf-only') stale.leafOnly = true;
     else if (fits === 'shape') stale.wrongShape = true;
     else if (fits === 'tag') stale.otherVmid = true;
     else if (flush.scope === 'nh-all' && reachesVmid(flush, this.tag.VMID, VMW) && stale.ipaStrict === 0)
@@ -366,6 +370,7 @@ const fresh = (removal: Removal, first: number, end: number, entry: number, out:
   out,
   ipaStrict: 0,
   ipaLenient: 0,
+  covered: false,
   leafOnly: false,
   asidOnly: false,
   wrongShape: false,
@@ -376,6 +381,7 @@ const fresh = (removal: Removal, first: number, end: number, entry: number, out:
 
 const touched = (stale: Stale): boolean =>
   stale.ipaStrict > 0 ||
+  stale.covered ||
   stale.leafOnly ||
   stale.asidOnly ||
   stale.wrongShape ||

@@ -1,7 +1,7 @@
 /** The shipped stack keeps the rules: stories in which the sanitizer once said otherwise, and cases of every flavour. */
 import { describe, expect, test } from 'vitest';
 import { runProperty } from '../../src/testing/campaign.ts';
-import { runCase } from '../../src/testing/case.ts';
+import { type CaseStep, runCase } from '../../src/testing/case.ts';
 import type { LabConfig } from '../../src/testing/lab.ts';
 import type { Operation } from '../../src/testing/operation.ts';
 import { rulesKept } from '../../src/testing/properties/index.ts';
@@ -134,6 +134,17 @@ const STORIES: readonly (readonly [title: string, lab: Partial<LabConfig>, opera
       { op: 'kexec', how: 'kexec' },
     ],
   ],
+  [
+    'a RID leaves its ASID while a PASID keeps the CD table: SubstreamID 0 reaches the CD until it is cleared [7.3.9]',
+    { devices: 2, vms: 2, pasidBits: 4 },
+    [
+      { op: 'hwptAlloc', as: 's1', dev: 'd0', ioas: 'a1', pasid: true },
+      { op: 'hwptAlloc', as: 's0', dev: 'd0', ioas: 'a0', pasid: true },
+      { op: 'attach', dev: 'd1', to: 's0' },
+      { op: 'pasidAttach', dev: 'd1', pasid: 1, to: 's1' },
+      { op: 'detach', dev: 'd1' },
+    ],
+  ],
 ];
 
 describe('no false alarm', () => {
@@ -141,6 +152,19 @@ describe('no false alarm', () => {
     const steps = operations.map((operation, id) => ({ id, operation }));
     const { finding, steps: done } = runCase(rulesKept, { config: { ...LAB, ...lab }, steps });
     expect(done.filter(({ result }) => result.status === 'error')).toEqual([]);
+    expect(finding).toBeNull();
+  });
+
+  test('an unmap goes on while the CMD_SYNC of its first page, taken for lost, is still on its way [4.7.3]', () => {
+    const schedule = { mode: 'seeded', seed: 1113548061 } as const;
+    // The schedule draws by the ids.
+    const steps: readonly CaseStep[] = [
+      { id: 394657, operation: { op: 'attach', dev: 'd0', to: 'a0' } },
+      { id: 754754, operation: { op: 'fail', point: 'poll:cmdq:sync', nth: 1 } },
+      { id: 754755, operation: { op: 'unmap', ioas: 'a0', page: 8, pages: 2 } },
+    ];
+    const { finding, steps: done } = runCase(rulesKept, { config: { ...LAB, smmus: 2, devices: 1, schedule }, steps });
+    expect(done.map(({ result }) => result.status)).toEqual(['ok', 'ok', 'ok']);
     expect(finding).toBeNull();
   });
 

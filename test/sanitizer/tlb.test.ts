@@ -107,6 +107,19 @@ describe('a page is given back', () => {
     expect(lab.rules).toEqual(['TLB-1']);
   });
 
+  test('a page unmapped after the TLBI of the page before it was consumed does not undo that TLBI [3.21.1]', () => {
+    const lab = stage2();
+    lab.put(S2ROOT, 3, IPA + 0x1000n, page2(DATA + 0x1000n));
+    lab.put(S2ROOT, 3, IPA, 0n);
+    lab.raw(s2Ipa());
+    lab.put(S2ROOT, 3, IPA + 0x1000n, 0n);
+    lab.commands();
+    lab.freePage(DATA);
+    expect(lab.rules).toEqual([]);
+    lab.freePage(DATA + 0x1000n);
+    expect(lab.rules).toEqual(['TLB-1']);
+  });
+
   test("a page that was never accessible, or is still mapped, is nobody's", () => {
     const lab = stage2();
     lab.put(S2ROOT, 3, IPA + 0x1000n, page2(DATA + 0x1000n, { AF: 0 }));

@@ -66,9 +66,12 @@ export function attachStatic(asidLock: Lock, master: Master, domain: StaticDomai
     const state = attach.prepare(request);
     const plain = domain.kind === 'identity' ? makers.bypassSte(smmu) : makers.abortSte();
     attach.installSte(master, pasids ? makers.cdTableSte(master, state.ats, s1dss) : plain);
+    // The STE still names the table, and SubstreamID 0 reaches CD 0 (IHI 0070 7.3.9): what the commit flushes would
+    // come back.
+    if (pasids && !smmu.options.quirks.has('cd0-after-tlbi')) cdTable.clear(0);
     attach.commit(state);
   });
-  // Only now: until the commit the old domain may still rewrite this CD.
+  // Without PASIDs no STE leads to it any more.
   cdTable.clear(0);
 }
 

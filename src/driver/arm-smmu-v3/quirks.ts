@@ -14,6 +14,8 @@ export const QUIRK_NAMES = [
   'abort-vste-keeps-ats',
   /** A stream changes its VM while events of the old one still lie in the Event queue. */
   'events-not-drained',
+  /** A RID leaves stage 1 while PASIDs keep the CD table: its ASID is flushed before its CD is cleared. */
+  'cd0-after-tlbi',
   /** A VINTF whose STATUS does not follow EN stays enabled in CONFIG; its index and VMID are freed. */
   'vintf-timeout-left-enabled',
   /** A reset in operation unmaps VCMDQs that run, and leaves VMs without theirs. */

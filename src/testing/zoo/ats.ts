@@ -21,6 +21,11 @@ const QUIRK_STORIES: Readonly<
   'ats-off-after-ste': { story: 'ATS goes off with the ATC_INV after the STE (3.9.1; 7.2).', lab: { ats: true } },
   'abort-vste-keeps-ats': { story: 'A vSTE that aborts leaves ATS on in the endpoint (7.2).', lab: { ats: true } },
   'events-not-drained': { story: 'A stream changes its VM while events of the old one wait in the queue (7.2).' },
+  'cd0-after-tlbi': {
+    story:
+      'A RID leaves stage 1 while PASIDs keep the CD table: the ASID is flushed before CD 0, which SubstreamID 0 reaches, is cleared (7.3.9; 7.2).',
+    lab: { pasidBits: 4 },
+  },
   'vintf-timeout-left-enabled': {
     story:
       'A VINTF whose STATUS does not follow EN in time keeps EN and VMID; VINTF and VMID are given to others (7.2).',

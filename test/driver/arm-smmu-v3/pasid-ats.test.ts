@@ -103,8 +103,8 @@ const ste = (n: number): string[] => [...Array.from({ length: n }, () => ['CFGI_
 const ALL = 'ATC - 0x34';
 
 describe('PASID sequences (linux-driver 13, PASID)', () => {
-  const plain = (ssidBits = 8): Bench => {
-    const bench = new Bench({}, ssidBits);
+  const plain = (ssidBits = 8, settings: DriverSettings = {}): Bench => {
+    const bench = new Bench(settings, ssidBits);
     // Without ATS the sequences are those of the table without "ATC".
     Object.defineProperty(bench.master, 'atsSupported', { value: false });
     return bench;
@@ -163,6 +163,45 @@ describe('PASID sequences (linux-driver 13, PASID)', () => {
     bench.did();
     bench.attachDev(bench.s1());
     expect(bench.did()).toEqual([...cd(2), ...ste(1)]);
+  });
+
+  test('the RID leaves stage 1 while PASIDs exist: CD 0 is gone before its ASID is flushed (3.21.3, 7.3.9); not so with the quirk', () => {
+    const left = (quirks: DriverSettings['quirks'] = []): string[] => {
+      const bench = plain(8, { quirks });
+      const domain = bench.s1();
+      bench.attachDev(domain);
+      bench.setPasid(bench.s1(), 5);
+      bench.did();
+      bench.attachDev(bench.driver.blockedDomain);
+      return bench.did();
+    };
+    const flush = ['NH_ASID 2', '!'];
+    expect(left()).toEqual([...ste(1), ...cd(2), ...flush]);
+    expect(left(['cd0-after-tlbi'])).toEqual([...ste(1), ...flush, ...cd(2)]);
+  });
+
+  test('a device that sends PASID 0 meanwhile leaves nothing of the ASID in the TLB (3.9.1.2)', () => {
+    const entries = (quirks: DriverSettings['quirks'] = []): string[] => {
+      const bench = plain(8, { quirks });
+      const domain = bench.s1();
+      iommuMap(domain, 0x1000n, 0x6000_0000n, 0x1000n, RW);
+      bench.attachDev(domain);
+      bench.setPasid(bench.s1(), 5);
+      const endpoint = bench.machine.endpoint(DEV);
+      const stop = bench.kernel.onPoint((point) => {
+        if (point === 'poll:cmdq:sync') endpoint.write(0x1000n, Uint8Array.of(9), { SubstreamID: 0 });
+      });
+      bench.attachDev(bench.driver.blockedDomain);
+      stop();
+      iommuUnmap(domain, 0x1000n, 0x1000n);
+      domain.ops.free(domain);
+      // The ASID is given out again; the new domain maps nothing.
+      const next = bench.s1();
+      bench.attachDev(next);
+      return [`ASID ${asid(next)}`, endpoint.write(0x1000n, Uint8Array.of(9)).status];
+    };
+    expect(entries()).toEqual(['ASID 2', 'abort']);
+    expect(entries(['cd0-after-tlbi'])).toEqual(['ASID 2', 'ok']);
   });
 
   test('a new leaf of a two-level table is announced: CFGI_CD leaf=0 (5.3.1)', () => {
