@@ -69,12 +69,24 @@ class DmaContained implements Monitor {
   after(o: Operation, result: OperationResult): Violation | null {
     this.#unwatch?.();
     this.#unwatch = null;
-    this.#mappings.apply(o, result);
     const reached = this.#reached;
     this.#reached = [];
+    // A retry may come at any moment of the operation: it goes where one was mapped before, or is now.
+    const astray = reached.filter((one) => this.#retriedTo(one) !== null);
+    this.#mappings.apply(o, result);
     if (o.op === 'atcHang') this.#unsure.add(this.#watched.lab.device(o.dev).smmu);
+    if (o.op === 'forge' && result.status === 'ok') return this.#forged(o.dev, result);
     if (o.op === 'dma' && result.status === 'ok') return this.#dma(o, result, reached);
-    return this.#retried(reached);
+    return this.#retried(astray);
+  }
+
+  /** Nothing is granted to a device whose ATS is off, and its Translated transactions end (3.9.1, STE.EATS). */
+  #forged(dev: string, { dma }: OkResult): Violation | null {
+    if (dma?.status !== 'ok' || this.#watched.model.offOf(this.#watched.lab.device(dev).smmu) === 'lost') return null;
+    return {
+      rule: RULE,
+      message: `${dev}, whose ATS is off, had a translation or a Translated transaction of its go through`,
+    };
   }
 
   #look({ outcome, isSpeculative, access, memAttr }: Transaction): void {
@@ -91,14 +103,17 @@ class DmaContained implements Monitor {
   /** Accesses that had stalled and were sent again: to where their device is attached. */
   #retried(reached: readonly Reached[]): Violation | null {
     for (const one of reached) {
-      const spaces = new Set([...(this.#before.get(one.dev) ?? []), ...this.#spacesOfStalled(one.dev)]);
-      const what = `an access of ${one.dev} that had stalled`;
-      const broken = [...spaces].map((ioas) => this.#outside(one, ioas, what));
-      const [first] = broken;
-      if (first !== undefined && first !== null && broken.every((message) => message !== null))
-        return { rule: RULE, message: first };
+      const message = this.#retriedTo(one);
+      if (message !== null) return { rule: RULE, message };
     }
     return null;
+  }
+
+  /** Why none of the spaces that an access which had stalled may go to maps what it reached; null: one does. */
+  #retriedTo(one: Reached): string | null {
+    const spaces = new Set([...(this.#before.get(one.dev) ?? []), ...this.#spacesOfStalled(one.dev)]);
+    const broken = [...spaces].map((ioas) => this.#outside(one, ioas, `an access of ${one.dev} that had stalled`));
+    return broken.includes(null) ? null : (broken[0] ?? null);
   }
 
   #dma(o: Dma, result: OkResult, reached: readonly Reached[]): Violation | null {
@@ -147,7 +162,9 @@ class DmaContained implements Monitor {
     const { lab, model } = this.#watched;
     const mapping = ioas === null ? undefined : this.#mappings.of(ioas);
     const direct = model.reachesDirectly(o.dev, o.pasid) && !this.#unsure.has(lab.device(o.dev).smmu);
-    if (!direct || mapping === undefined) return null;
+    // The core lets a PASID be attached where no device has any (iommu_attach_device_pasid): none can use it.
+    const possible = o.pasid === undefined || (lab.config.pasidBits ?? 0) > 0;
+    if (!possible || !direct || mapping === undefined) return null;
     const wanted = mapping.get(o.page);
     if (o.write === true) {
       const may = wanted?.writable === true;
