@@ -216,6 +216,11 @@ export class Conductor {
     return false;
   }
 
+  /** No agent has anything to do. */
+  get idle(): boolean {
+    return this.#countReady() === 0;
+  }
+
   /** Names of the agents that have something to do. */
   get ready(): string[] {
     return this.#agents.filter((agent) => agent.ready).map((agent) => agent.name);

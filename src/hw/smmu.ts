@@ -194,8 +194,12 @@ export class Smmu implements CommandTarget {
 
   /** Who names a VMID now: STEs in memory, cached STEs, TLB and walk-cache entries, commands not yet consumed. */
   vmidHolders(VMID: number): VmidHolder[] {
+    return [...stesNaming(VMID, this.#memory, this.caps, this.regs), ...this.vmidHoldersWithin(VMID)];
+  }
+
+  /** As {@link vmidHolders}, without the STEs in memory. */
+  vmidHoldersWithin(VMID: number): VmidHolder[] {
     return [
-      ...stesNaming(VMID, this.#memory, this.caps, this.regs),
       ...this.caches.vmidHolders(VMID),
       ...commandsNaming(VMID, this.#memory, this.commandQueue),
       ...this.enhancedQueues.queues

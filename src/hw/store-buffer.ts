@@ -84,14 +84,17 @@ export class StoreBuffer implements Speculator {
 
   /** Stores the bits of `mask` of the unit at (hi, lo). False: no memory there. */
   store(hi: number, lo: number, maskHi: number, maskLo: number, valueHi: number, valueLo: number): boolean {
-    if (!this.#memory.load64(hi, lo)) return false;
+    const memory = this.#memory;
+    if (!memory.load64(hi, lo)) return false;
+    let last = this.#find(hi | 0, lo & ~7);
+    // What stands there already, with nothing on its way: nobody can tell when it becomes visible.
+    if (last === null && ((memory.hi ^ valueHi) & maskHi) === 0 && ((memory.lo ^ valueLo) & maskLo) === 0) return true;
     const one = this.#take(hi | 0, lo & ~7);
     one.maskHi = maskHi;
     one.maskLo = maskLo;
     one.valueHi = valueHi;
     one.valueLo = valueLo;
     one.serial = ++this.#serial;
-    let last = this.#find(hi | 0, lo & ~7);
     if (last === null) {
       this.#units[this.#unitCount++] = one.place;
       this.#buckets[bucketOf(lo)] = (this.#buckets[bucketOf(lo)] ?? 0) + 1;

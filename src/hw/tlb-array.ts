@@ -65,6 +65,9 @@ export class TlbArray {
   /** Address low half | size, address high half, tag: what has to be equal. Tag 0: free. */
   readonly #keys: Int32Array;
   readonly #entries: (TlbEntry | undefined)[];
+  /** Places that ever held an entry. */
+  readonly #filled: number[] = [];
+  #ordered = true;
   readonly #turn: Uint8Array;
   readonly #sizes = new Int32Array(SIZES);
   #sizeCount = 0;
@@ -142,6 +145,8 @@ export class TlbArray {
     if (entry === undefined) {
       entry = new TlbEntry();
       this.#entries[at] = entry;
+      this.#filled.push(at);
+      this.#ordered = false;
     }
     const key = at * KEY_WORDS;
     this.#keys[key] = addrLo | size;
@@ -256,6 +261,11 @@ export class TlbArray {
 
   /** Every entry that a lookup can still hit, by place. For inspection. */
   *live(): Generator<TlbEntry> {
-    for (const entry of this.#entries) if (entry?.live === true) yield entry;
+    if (!this.#ordered) this.#filled.sort((a, b) => a - b);
+    this.#ordered = true;
+    for (const at of this.#filled) {
+      const entry = this.#entries[at];
+      if (entry?.live === true) yield entry;
+    }
   }
 }

@@ -257,12 +257,12 @@ export class Tlb {
     return false;
   }
 
-  /** Every live entry. For inspection. */
-  *holdings(): Generator<TlbHolding> {
+  /** Every live entry, or every one that carries a VMID. For inspection. */
+  *holdings(VMID?: number): Generator<TlbHolding> {
     for (const cache of CACHES)
       for (const entry of this[cache].live()) {
         const space = entry.space;
-        if (space === null) continue;
+        if (space === null || (VMID !== undefined && space.group.VMID !== VMID)) continue;
         yield {
           cache,
           world: space.group.world,
@@ -279,6 +279,6 @@ export class Tlb {
 
   /** Live entries that carry a VMID: what still names it here. For inspection. */
   holdersOf(VMID: number): TlbHolding[] {
-    return [...this.holdings()].filter((holding) => holding.VMID === VMID);
+    return [...this.holdings(VMID)];
   }
 }

@@ -52,8 +52,13 @@ export class ObjectTable {
 
   /** The finalized object of an id without taking a count, for inspection. */
   peek(id: number): IommufdObject | undefined {
-    const slot = this.#slots[id];
+    const slot = this.#slot(id);
     return typeof slot === 'object' ? slot : undefined;
+  }
+
+  /** What an id, which may be any number, has. */
+  #slot(id: number): IommufdObject | Empty | undefined {
+    return id >= 0 && id < this.#slots.length ? this.#slots[id] : undefined;
   }
 
   /**
@@ -100,7 +105,7 @@ export class ObjectTable {
    * @throws KernelError ENOENT for an unknown, reserved or tombstoned id, or another type
    */
   get(id: number, ...types: readonly ObjectType[]): IommufdObject {
-    const slot = this.#slots[id];
+    const slot = this.#slot(id);
     if (typeof slot !== 'object' || (types.length > 0 && !types.includes(slot.kind)) || !this.lockObj(slot))
       fail('ENOENT', types.length > 0 ? `id ${id} is not a ${types.join(' or ')}` : `id ${id} names no object`);
     return slot;

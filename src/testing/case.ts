@@ -6,6 +6,7 @@ import { CaseError, Lab, type LabConfig, type LabExtras } from './lab.ts';
 import { VmidModel } from './model.ts';
 import { execute, type Operation, type OperationResult } from './operations.ts';
 import type { Monitor, Property, Violation } from './property.ts';
+import { withoutStacks } from './stacks.ts';
 
 /** One operation of a case. Hardware's draws during it depend on `id` alone, so it keeps them when others are removed. */
 export interface CaseStep {
@@ -161,17 +162,6 @@ function attempt(lab: Lab, operation: Operation): OperationResult | Violation {
   } catch (error) {
     if (error instanceof CaseError) throw error;
     return { rule: CRASH, message: `${operation.op} threw ${String(error)}` };
-  }
-}
-
-/** Where errors are answers, most of their cost would be the stack that nobody looks at. */
-function withoutStacks<T>(body: () => T): T {
-  const { stackTraceLimit } = Error;
-  Error.stackTraceLimit = 0;
-  try {
-    return body();
-  } finally {
-    Error.stackTraceLimit = stackTraceLimit;
   }
 }
 

@@ -16,11 +16,13 @@ export class VmidLedger {
   readonly faults: LedgerFault[] = [];
   /** Grows with each announcement of a VMID. */
   version = 0;
-  /** Called when a VMID has just become free. */
-  onFree: ((smmu: string, vmid: number) => void) | null = null;
+  /** Called when a VMID has just become free, with who had it last. */
+  onFree: ((smmu: string, vmid: number, owner: string) => void) | null = null;
   /** Whether anybody announced anything: without it ownership is undecided. */
   heard = false;
   #takenOver = false;
+  /** Who owned what has changed since {@link mark}, by SMMU and VMID. */
+  readonly #before = new Map<string, Map<number, string>>();
   /** What {@link taken} gave last, of each SMMU. */
   readonly #taken = new Map<string, { readonly version: number; readonly vmids: readonly number[] }>();
 
@@ -38,6 +40,7 @@ export class VmidLedger {
   /** Another kernel runs: whoever owned anything is gone, and it may find numbers in use. */
   #forget(): void {
     this.version++;
+    for (const [smmu, map] of this.#owners) for (const vmid of map.keys()) this.#remember(smmu, vmid);
     this.#owners.clear();
     this.#takenOver = true;
   }
@@ -54,6 +57,7 @@ export class VmidLedger {
   /** `owner` has `vmid` from now on. */
   #take(smmu: string, vmid: number, owner: string): void {
     this.heard = true;
+    this.#remember(smmu, vmid);
     const map = this.#of(smmu);
     const owners = map.get(vmid) ?? new Set();
     if (owners.size > 0) this.#fault(smmu, vmid, `${owner} takes VMID ${vmid}, which ${[...owners].join(' and ')} has`);
@@ -63,6 +67,7 @@ export class VmidLedger {
   }
 
   #give(smmu: string, vmid: number, owner: string): void {
+    this.#remember(smmu, vmid);
     const map = this.#of(smmu);
     if (!map.has(vmid) && !this.#takenOver)
       this.#fault(smmu, vmid, `VMID ${vmid} is given to ${owner} and nobody has it`);
@@ -71,6 +76,7 @@ export class VmidLedger {
 
   /** `owner` has `vmid` no more. */
   #free(smmu: string, vmid: number, owner: string): void {
+    this.#remember(smmu, vmid);
     const owners = this.#of(smmu).get(vmid);
     if (owners?.delete(owner) !== true) {
       this.#fault(smmu, vmid, `${owner} frees VMID ${vmid}, which is not its own`);
@@ -78,11 +84,44 @@ export class VmidLedger {
     }
     if (owners.size > 0) return;
     this.#of(smmu).delete(vmid);
-    this.onFree?.(smmu, vmid);
+    this.onFree?.(smmu, vmid, owner);
   }
 
   #fault(smmu: string, vmid: number, message: string): void {
     this.faults.push({ smmu, vmid, message: `${smmu}: ${message}` });
+  }
+
+  /** {@link changes} begin here. */
+  mark(): void {
+    if (this.#before.size > 0) this.#before.clear();
+  }
+
+  #remember(smmu: string, vmid: number): void {
+    let map = this.#before.get(smmu);
+    if (map === undefined) {
+      map = new Map();
+      this.#before.set(smmu, map);
+    }
+    if (!map.has(vmid)) map.set(vmid, this.#line(smmu, vmid));
+  }
+
+  /** What differs from what was at the last {@link mark}, as lines of {@link list}. */
+  changes(): { readonly gone: readonly string[]; readonly came: readonly string[] } {
+    const gone: string[] = [];
+    const came: string[] = [];
+    for (const [smmu, vmids] of this.#before)
+      for (const [vmid, before] of vmids) {
+        const now = this.#line(smmu, vmid);
+        if (before !== now && before !== '') gone.push(before);
+        if (before !== now && now !== '') came.push(now);
+      }
+    return { gone: gone.sort(), came: came.sort() };
+  }
+
+  /** A VMID as {@link list} has it; '': it is free. */
+  #line(smmu: string, vmid: number): string {
+    const owners = this.#owners.get(smmu)?.get(vmid);
+    return owners === undefined ? '' : `${smmu} ${vmid} ${[...owners].join(' and ')}`;
   }
 
   /** Owners of a VMID; empty: it is free. */
@@ -103,9 +142,7 @@ export class VmidLedger {
 
   /** Every owned VMID as `smmu0 3 viommu:1`, sorted. */
   list(): string[] {
-    return [...this.#owners]
-      .flatMap(([smmu, map]) => [...map].map(([vmid, owners]) => `${smmu} ${vmid} ${[...owners].join(' and ')}`))
-      .sort();
+    return [...this.#owners].flatMap(([smmu, map]) => [...map.keys()].map((vmid) => this.#line(smmu, vmid))).sort();
   }
 }
 
@@ -132,6 +169,9 @@ export class LabHypervisor implements Hypervisor {
   readonly #kernel: LocalKernel;
   readonly #vms = new Map<string, { readonly vmid: number; readonly pins: Map<string, number> }>();
 
+  /** Numbers of the VMs. */
+  readonly #numbers = new Set<number>();
+
   readonly #max: (smmu: string) => number;
 
   /** @param max highest VMID of an SMMU: a wider one is pinned and never used there */
@@ -155,15 +195,16 @@ export class LabHypervisor implements Hypervisor {
 
   /** Numbers that no VM can be given on an SMMU any more. */
   used(smmu: string): number {
-    const taken = new Set(this.#reserved.get(smmu));
-    for (const { vmid } of this.#vms.values()) taken.add(vmid);
-    return taken.size;
+    let used = this.#numbers.size;
+    for (const vmid of this.#reserved.get(smmu) ?? []) if (!this.#numbers.has(vmid)) used++;
+    return used;
   }
 
   pinVmid(vm: string, smmu: string): number {
     let entry = this.#vms.get(vm);
     if (entry === undefined) {
       entry = { vmid: this.#lowestFree(), pins: new Map() };
+      this.#numbers.add(entry.vmid);
       this.#vms.set(vm, entry);
     }
     const pins = entry.pins.get(smmu) ?? 0;
@@ -185,7 +226,10 @@ export class LabHypervisor implements Hypervisor {
       return;
     }
     entry.pins.delete(smmu);
-    if (entry.pins.size === 0) this.#vms.delete(vm);
+    if (entry.pins.size === 0) {
+      this.#vms.delete(vm);
+      this.#numbers.delete(entry.vmid);
+    }
     this.#announce('free', vm, smmu, entry.vmid);
   }
 
@@ -196,10 +240,9 @@ export class LabHypervisor implements Hypervisor {
 
   #lowestFree(): number {
     // A VM has one number everywhere: what is reserved on one SMMU is given to nobody.
-    const reserved = [...this.#reserved.values()].flatMap((vmids) => [...vmids]);
-    const taken = new Set([...reserved, ...[...this.#vms.values()].map(({ vmid }) => vmid)]);
+    const reserved = [...this.#reserved.values()];
     let vmid = 1;
-    while (taken.has(vmid)) vmid++;
+    while (this.#numbers.has(vmid) || reserved.some((vmids) => vmids.has(vmid))) vmid++;
     return vmid;
   }
 }

@@ -37,12 +37,21 @@ const checkRange = (sid: number, sids: number): void => {
   if (sid >= sids) throw new KernelError('ERANGE', `StreamID 0x${sid.toString(16)} is outside the Stream table`);
 };
 
-function fillAbort(smmu: Smmu, base: Pa, count: number): void {
-  const bytes = new Uint8Array(count * STE.bytes);
-  const one = new Uint8Array(makeAbortSte().buffer);
-  for (let i = 0; i < count; i++) bytes.set(one, i * STE.bytes);
-  smmu.kernel.bus.storeBytes(base, bytes);
+/** Bytes of so many STEs that abort. */
+const aborts = new Map<number, Uint8Array>();
+
+function abortBytes(count: number): Uint8Array {
+  let bytes = aborts.get(count);
+  if (bytes === undefined) {
+    const one = new Uint8Array(makeAbortSte().buffer);
+    bytes = new Uint8Array(count * STE.bytes);
+    for (let i = 0; i < count; i++) bytes.set(one, i * STE.bytes);
+    aborts.set(count, bytes);
+  }
+  return bytes;
 }
+
+const fillAbort = (smmu: Smmu, base: Pa, count: number): void => smmu.kernel.bus.storeBytes(base, abortBytes(count));
 
 /** @param live the table to adopt; null: a new one */
 function linear(smmu: Smmu, live: LiveTable | null): StreamTable {

@@ -1,6 +1,7 @@
 /**
  * An operation that fails leaves everything as it was: every word of every STE, every VMID's owner, every object. So a
- * replace is all or nothing. Exceptions, as in the kernel: an unmap that stops halfway, invalidations before the bad one.
+ * replace is all or nothing. Exceptions, as in the kernel: an unmap that stops halfway, invalidations before the bad one,
+ * and registers that a resume had written when one of them did not answer.
  */
 import { toQwords } from '../../../spec/layout.ts';
 import type { IommufdObject } from '../../iommufd/object.ts';
@@ -13,44 +14,38 @@ import type { TranslatingSte } from '../streams.ts';
 const RULE = 'failure-changes-nothing';
 
 /** Operations that may stop halfway. */
-const PARTIAL: ReadonlySet<Operation['op']> = new Set(['unmap', 'invalidate']);
+const PARTIAL: ReadonlySet<Operation['op']> = new Set(['unmap', 'invalidate', 'smmuResume']);
 
-/** What may not change, as it stood: nothing of it is made into text unless it has to be told. */
+/** What may not change beside VMIDs, as it stood: nothing of it is made into text unless it has to be told. */
 class State {
   readonly #lab: Lab;
   readonly #objects: IommufdObject[] = [];
-  /** Of each object, its count. */
-  readonly #users: number[] = [];
-  /** Of each object, its vSIDs that are taken. */
-  readonly #vsids: number[] = [];
-  readonly #streams: readonly (readonly TranslatingSte[])[];
-  readonly #vmids: readonly string[];
-  readonly #version: number;
+  /** Of each object, its count and its vSIDs that are taken. */
+  readonly #counts: number[] = [];
+  readonly #streams: (readonly TranslatingSte[])[] = [];
 
-  /** @param before an earlier state, whose parts that have not moved since are taken over */
-  constructor(lab: Lab, before: State | null) {
+  constructor(lab: Lab) {
     this.#lab = lab;
-    for (const ctx of lab.contexts)
-      ctx.objects.forEach((object) => {
-        this.#objects.push(object);
-        this.#users.push(object.users);
-        this.#vsids.push(object instanceof ViommuObject ? object.vdevs.size : 0);
-      });
-    this.#streams = lab.machine.smmus.map((smmu) => lab.streams.of(smmu));
-    this.#version = lab.ledger.version;
-    this.#vmids = before !== null && before.#version === this.#version ? before.#vmids : lab.ledger.list();
   }
+
+  /** Takes down what is now. */
+  take(): this {
+    const { contexts, machine, streams } = this.#lab;
+    this.#objects.length = this.#counts.length = this.#streams.length = 0;
+    for (const ctx of contexts) ctx.objects.forEach(this.#object);
+    for (const smmu of machine.smmus) this.#streams.push(streams.of(smmu));
+    return this;
+  }
+
+  readonly #object = (object: IommufdObject): void => {
+    this.#objects.push(object);
+    this.#counts.push(object.users, object instanceof ViommuObject ? object.vdevs.size : 0);
+  };
 
   /** Whether nothing has moved at all; if something has, the texts decide. */
   same(other: State): boolean {
     return (
-      this.#version === other.#version &&
-      this.#objects.length === other.#objects.length &&
-      this.#objects.every(
-        (one, i) =>
-          one === other.#objects[i] && this.#users[i] === other.#users[i] && this.#vsids[i] === other.#vsids[i],
-      ) &&
-      this.#streams.every((one, i) => one === other.#streams[i])
+      equal(this.#objects, other.#objects) && equal(this.#counts, other.#counts) && equal(this.#streams, other.#streams)
     );
   }
 
@@ -61,35 +56,45 @@ class State {
         ({ sid, ste }) => `${name} STE 0x${sid.toString(16)} ${toQwords(ste).map((qword) => qword.toString(16))}`,
       ),
     );
-    return [
-      ...this.#vmids,
-      ...this.#objects.map(({ label }, i) => `${label} users ${this.#users[i]}, ${this.#vsids[i]} vSIDs`),
-      ...streams,
-    ];
+    const objects = this.#objects.map(
+      ({ label }, i) => `${label} users ${this.#counts[2 * i]}, ${this.#counts[2 * i + 1]} vSIDs`,
+    );
+    return [...objects, ...streams];
   }
 }
 
-class FailureChangesNothing implements Monitor {
-  readonly #watched: Watched;
-  #before: State | null = null;
+const equal = <T>(a: readonly T[], b: readonly T[]): boolean =>
+  a.length === b.length && a.every((one, i) => one === b[i]);
 
-  constructor(watched: Watched) {
-    this.#watched = watched;
+class FailureChangesNothing implements Monitor {
+  readonly #lab: Lab;
+  readonly #before: State;
+  readonly #after: State;
+  #version = 0;
+
+  constructor({ lab }: Watched) {
+    this.#lab = lab;
+    this.#before = new State(lab);
+    this.#after = new State(lab);
   }
 
   before(): void {
-    this.#before = new State(this.#watched.lab, this.#before);
+    const { ledger } = this.#lab;
+    ledger.mark();
+    this.#version = ledger.version;
+    this.#before.take();
   }
 
   after({ op }: Operation, result: OperationResult): Violation | null {
-    const before = this.#before;
-    if (before === null || result.status !== 'error' || PARTIAL.has(op)) return null;
-    const after = new State(this.#watched.lab, before);
-    if (after.same(before)) return null;
+    if (result.status !== 'error' || PARTIAL.has(op)) return null;
+    const { ledger } = this.#lab;
+    const [before, after] = [this.#before, this.#after.take()];
+    if (ledger.version === this.#version && after.same(before)) return null;
+    const vmids = ledger.changes();
     const was = before.lines();
     const now = after.lines();
-    const gone = was.find((line) => !now.includes(line));
-    const came = now.find((line) => !was.includes(line));
+    const gone = vmids.gone[0] ?? was.find((line) => !now.includes(line));
+    const came = vmids.came[0] ?? now.find((line) => !was.includes(line));
     if (gone === undefined && came === undefined) return null;
     return {
       rule: RULE,

@@ -16,6 +16,7 @@ import { CaseError, Lab } from '../lab.ts';
 import type { Operation, OperationResult } from '../operation.ts';
 import { execute } from '../operations.ts';
 import type { Property } from '../property.ts';
+import { withoutStacks } from '../stacks.ts';
 import { operationText } from '../story.ts';
 
 const RULE = 'isolation';
@@ -158,6 +159,8 @@ function outcomeText(lab: Lab, operation: Operation, result: OperationResult, tr
   return parts.join(', ') || 'ok';
 }
 
+const NO_NOTES: StepRecord['notes'] = [];
+
 /** Rounds of hardware and kernel after each operation, at most. */
 const ROUNDS = 8;
 
@@ -172,14 +175,14 @@ function quiet({ machine, kernel, windows, guests }: Lab): void {
     kernel.mb('isolation');
     machine.drain();
     kernel.runInterrupts();
-    if (machine.conductor.ready.length === 0) return;
+    if (machine.conductor.idle) return;
   }
 }
 
 /** One of the two runs. */
 function observe({ config, steps }: LabCase, mine: readonly boolean[], other: boolean, options: RunOptions): Observed {
   const eyes = new Eyes();
-  const lab = new Lab(config, { ...options.extras, observer: eyes.observe });
+  const lab = withoutStacks(() => new Lab(config, { ...options.extras, observer: eyes.observe }));
   eyes.open(lab);
   if (!other) options.coverage?.attach(lab, undefined, [isolation]);
   quiet(lab);
@@ -198,14 +201,14 @@ function observe({ config, steps }: LabCase, mine: readonly boolean[], other: bo
     if (operation === null) continue;
     let result: OperationResult;
     try {
-      result = execute(lab, operation);
+      result = withoutStacks(() => execute(lab, operation));
     } catch (error) {
       if (error instanceof CaseError) throw error;
       return ended('crash', `${operation.op} threw ${String(error)}`, i);
     }
     quiet(lab);
     if (!other) options.coverage?.step(operation, result);
-    records.push({ ...step, operation, result, notes: [] });
+    records.push({ id: step.id, operation, result, notes: NO_NOTES });
     if (eyes.escaped !== null) return ended(RULE, eyes.escaped, i);
     const transactions = eyes.takeTransactions();
     if (mine[i] === true) seen.set(i, outcomeText(lab, operation, result, transactions));

@@ -9,10 +9,23 @@ import { slotValue } from '../../../spec/layout.ts';
 import { STE } from '../../../spec/ste.ts';
 import { s2Enabled } from '../../../spec/stream-world.ts';
 import type { Smmu } from '../../hw/smmu.ts';
+import type { Operation } from '../operation.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 import type { TranslatingSte } from '../streams.ts';
 
 const S2VMID = STE.slot('S2VMID');
+
+/** Operations that attach nothing and give nobody a VMID: STEs that stood stand, or the driver has rewritten them. */
+const IDLE: ReadonlySet<Operation['op']> = new Set([
+  'dma',
+  'translate',
+  'guestMap',
+  'guestCd',
+  'guestTable',
+  'invalidate',
+  'map',
+  'unmap',
+]);
 
 const RULE = 's2vmid-owned';
 
@@ -39,6 +52,8 @@ class S2VmidOwned implements Monitor {
     { readonly entries: readonly TranslatingSte[]; readonly streams: readonly Stream[] }
   >();
 
+  #version = -1;
+
   constructor(watched: Watched) {
     this.#watched = watched;
     for (const { name, smmu, endpoint } of watched.lab.devices)
@@ -46,11 +61,15 @@ class S2VmidOwned implements Monitor {
         this.#names.set(smmu, (this.#names.get(smmu) ?? new Map<number, string>()).set(sid, name));
   }
 
-  after(): Violation | null {
+  after({ op }: Operation): Violation | null {
     const { lab } = this.#watched;
     const [fault] = lab.ledger.faults;
     if (fault !== undefined) return { rule: RULE, message: fault.message };
+    const { version } = lab.ledger;
+    const idle = IDLE.has(op) && version === this.#version;
+    this.#version = version;
     for (const smmu of lab.machine.smmus) {
+      if (idle && this.#streams.get(smmu.name)?.entries === lab.streams.of(smmu)) continue;
       const message = this.#smmu(smmu);
       if (message !== null) return { rule: RULE, message };
     }
