@@ -1,5 +1,6 @@
 /** `smmulab check`: properties, tried on many drawn cases; a failing one is shrunk, told and saved. */
 import { ScenarioError } from '../../lab/scenario.ts';
+import { DEFAULT_MAX_OPS } from '../../testing/arbitraries/case.ts';
 import { CaseError, LAB_PRESETS, type LabExtras, POLICIES } from '../../testing/lab.ts';
 import { PROPERTIES } from '../../testing/properties/index.ts';
 import { excluded, HUNT_RUNS, infected } from '../../testing/zoo/index.ts';
@@ -40,7 +41,7 @@ change nothing.
 
   --runs N           runs of each property; default ${DEFAULT_RUNS}
   --seed S           default 1
-  --max-ops N        operations of a case at most; default 100
+  --max-ops N        operations of a case at most; default ${DEFAULT_MAX_OPS}
   --policy P         ${POLICIES.join(', ')}
   --preset NAME      ${Object.keys(LAB_PRESETS).join(', ')}
   --vmid-bits N      8 or 16

@@ -179,6 +179,16 @@ function quiet({ machine, kernel, windows, guests }: Lab): void {
   }
 }
 
+/** When an access that stalled ends is a matter of time: what is seen of it is how it stands once all is quiet. */
+function ended({ stalled }: Lab, operation: Operation, result: OperationResult): OperationResult {
+  if (operation.op !== 'dma' || result.status !== 'ok' || result.dma?.status !== 'stall') return result;
+  const at = stalled.findLastIndex(({ dev }) => dev === operation.dev);
+  const end = stalled[at]?.end;
+  if (end === undefined) return result;
+  stalled.splice(at, 1);
+  return { ...result, dma: end };
+}
+
 /** One of the two runs. */
 function observe({ config, steps }: LabCase, mine: readonly boolean[], other: boolean, options: RunOptions): Observed {
   const eyes = new Eyes();
@@ -188,7 +198,7 @@ function observe({ config, steps }: LabCase, mine: readonly boolean[], other: bo
   quiet(lab);
   const records: StepRecord[] = [];
   const seen = new Map<number, string>();
-  const ended = (rule: string, message: string, i: number): Observed => ({
+  const broken = (rule: string, message: string, i: number): Observed => ({
     steps: records,
     seen,
     overflow: eyes.overflow,
@@ -204,12 +214,13 @@ function observe({ config, steps }: LabCase, mine: readonly boolean[], other: bo
       result = withoutStacks(() => execute(lab, operation));
     } catch (error) {
       if (error instanceof CaseError) throw error;
-      return ended('crash', `${operation.op} threw ${String(error)}`, i);
+      return broken('crash', `${operation.op} threw ${String(error)}`, i);
     }
     quiet(lab);
+    result = ended(lab, operation, result);
     if (!other) options.coverage?.step(operation, result);
     records.push({ id: step.id, operation, result, notes: NO_NOTES });
-    if (eyes.escaped !== null) return ended(RULE, eyes.escaped, i);
+    if (eyes.escaped !== null) return broken(RULE, eyes.escaped, i);
     const transactions = eyes.takeTransactions();
     if (mine[i] === true) seen.set(i, outcomeText(lab, operation, result, transactions));
   }
