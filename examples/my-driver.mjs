@@ -41,6 +41,7 @@ class Smmu {
     const wide = IDR0.of(idr0, 'VMID16') === IDR0.fields.VMID16.values.BITS_16;
     this.vmids = kernel.ids(`vmid-${node.name}`, 1, wide ? 0xffff : 0xff);
     if (IDR0.of(idr0, 'S2P') === 0) fail('ENODEV', `${this.name} has no stage 2`);
+    this.ats = IDR0.of(idr0, 'ATS') === 1;
     this.nests = IDR0.of(idr0, 'S1P') === 1;
     // May S1STALLD be set? Only where stalling can be chosen.
     this.stalls = IDR0.of(idr0, 'STALL_MODEL') === IDR0.fields.STALL_MODEL.values.STALL_TERMINATE;
@@ -85,7 +86,8 @@ class Smmu {
     this.issue(spec.CMD_CFGI_STE_RANGE.encode({ Range: spec.CFGI_ALL_RANGE }));
     if (IDR0.of(this.read(IDR0), 'Hyp') === 1) this.issue(spec.CMD_TLBI_EL2_ALL.encode());
     this.issue(spec.CMD_TLBI_NSNH_ALL.encode());
-    this.control('CMDQEN', 'SMMUEN');
+    // A device may say that it has translated its address: believed only where EATS says so (ATSCHK).
+    this.control('CMDQEN', 'SMMUEN', ...(this.ats ? ['ATSCHK'] : []));
   }
 
   write64(register, value) {
@@ -273,15 +275,16 @@ function nestedSte(parent, data) {
 }
 
 /** A VM's command as the host issues it. @throws KernelError EIO */
-function hostCommand(words, vmid, sidOf) {
+function hostCommand(words, vmid, sidOf, ats) {
   const opcode = spec.opcodeOf(words);
   const { CMD_TLBI_NSNH_ALL, CMD_TLBI_NH_ALL, CMD_TLBI_NH_ASID, CMD_TLBI_NH_VA, CMD_TLBI_NH_VAA } = spec;
-  const { CMD_CFGI_CD, CMD_CFGI_CD_ALL } = spec;
+  const { CMD_CFGI_CD, CMD_CFGI_CD_ALL, CMD_ATC_INV } = spec;
   if (opcode === CMD_TLBI_NSNH_ALL.opcode) return CMD_TLBI_NH_ALL.encode({ VMID: vmid });
   const tlbi = [CMD_TLBI_NH_ALL, CMD_TLBI_NH_ASID, CMD_TLBI_NH_VA, CMD_TLBI_NH_VAA].find((c) => c.opcode === opcode);
-  const cfgi = [CMD_CFGI_CD, CMD_CFGI_CD_ALL].find((c) => c.opcode === opcode);
+  // An SMMU without ATS does not know the last, and its queue would stop for all.
+  const bySid = [CMD_CFGI_CD, CMD_CFGI_CD_ALL, ...(ats ? [CMD_ATC_INV] : [])].find((c) => c.opcode === opcode);
   if (tlbi !== undefined) tlbi.set(words, 'VMID', vmid);
-  else if (cfgi !== undefined) cfgi.set(words, 'StreamID', sidOf(cfgi.num(words, 'StreamID')));
+  else if (bySid !== undefined) bySid.set(words, 'StreamID', sidOf(bySid.num(words, 'StreamID')));
   else fail('EIO', `a VM may not issue opcode 0x${opcode.toString(16)}`);
   return words;
 }
@@ -360,7 +363,7 @@ export default function myDriver(kernel, firmware) {
       };
       for (const bytes of entries) {
         const words = new Uint32Array(bytes.slice().buffer);
-        kernel.withLock(smmu.lock, () => smmu.issue(hostCommand(words, vmid, sidOf)));
+        kernel.withLock(smmu.lock, () => smmu.issue(hostCommand(words, vmid, sidOf, smmu.ats)));
         array.entryNum++;
       }
     },

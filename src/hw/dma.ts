@@ -21,6 +21,8 @@ export interface DmaOptions {
   readonly stream?: number;
   /** Goes through the endpoint's ATC with Translated transactions, while ATS is on in its configuration space. */
   readonly ats?: boolean;
+  /** A Translated transaction to a physical address, whatever software has said: what only a device that cheats sends. */
+  readonly translated?: boolean;
 }
 
 /**
@@ -134,8 +136,9 @@ export class Dma implements StallClient {
     const { transaction: t, smmu, canStall, ats } = this.#context;
     this.#context.moment();
     if (this.#options.ats === true && ats?.enabled === true) return this.#translatedPiece(ats);
-    this.#send(t, Access.Untranslated, this.#at);
-    smmu.access(t, canStall ? this : null);
+    const access = this.#options.translated === true ? Access.Translated : Access.Untranslated;
+    this.#send(t, access, this.#at);
+    smmu.access(t, canStall && access === Access.Untranslated ? this : null);
     if (t.outcome === Outcome.Stall) return Outcome.Stall;
     if (t.outcome === Outcome.RazWi) this.#done += this.#size;
     else if (t.outcome !== Outcome.Ok || !this.#move(t)) return Outcome.Abort;

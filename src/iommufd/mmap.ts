@@ -44,6 +44,11 @@ export class Vma {
     this.#put = put;
   }
 
+  /** Id of the object whose pages it shows: an offset that is kept for too long may lead to another one's. */
+  get ownerId(): number {
+    return this.#owner.id;
+  }
+
   /** Copies that exist. */
   get copies(): number {
     return this.#open;

@@ -90,13 +90,22 @@ export class VfioDevice {
     });
   }
 
+  /** Detaches every PASID, then the RID; not bound: nothing happens. */
+  detachAll(): void {
+    if (this.#idev !== null) this.#locked((ctx, idev) => this.#detachAll(ctx, idev));
+  }
+
+  #detachAll(ctx: IommufdContext, idev: DeviceObject): void {
+    for (const pasid of [...this.#pasids].sort((a, b) => a - b)) ctx.detach(idev, pasid);
+    this.#pasids.clear();
+    this.#detachRid(ctx, idev);
+  }
+
   /** close() of the device's descriptor, or its hot-unplug: PASIDs, RID, unbind. */
   close(): void {
     if (this.#idev === null) return;
     this.#locked((ctx, idev) => {
-      for (const pasid of [...this.#pasids].sort((a, b) => a - b)) ctx.detach(idev, pasid);
-      this.#pasids.clear();
-      this.#detachRid(ctx, idev);
+      this.#detachAll(ctx, idev);
       ctx.unbind(idev);
       this.#idev = null;
       this.#ctx = null;

@@ -281,7 +281,9 @@ function outcomes(result: OperationResult): string[] {
   // What a guest saw, whole or its first word: error:CERROR_ILL, error.
   if (saw !== undefined) return [saw, ...(saw.match(/^\w+(:\w+)?/) ?? []).slice(0, 1), saw.replace(/\W.*/, '')];
   if (dma === undefined) return ['ok'];
-  return dma.vm === undefined ? [dma.status] : [`${dma.old ? 'old-' : ''}vm${dma.vm}:${dma.page}`, dma.status];
+  const { vm, mm } = dma;
+  if (vm === undefined && mm === undefined) return [dma.status];
+  return [`${dma.old ? 'old-' : ''}${vm === undefined ? `mm${mm}` : `vm${vm}`}:${dma.page}`, dma.status];
 }
 
 /** A step that looks, as one line. */

@@ -83,6 +83,7 @@ const machine = z.strictObject({
   smmus: small(1, LAB_LIMITS.smmus).optional(),
   devices: small(1, LAB_LIMITS.devices).optional(),
   vms: small(1, LAB_LIMITS.vms).optional(),
+  processes: small(0, LAB_LIMITS.processes).optional(),
   streamTable: z.enum(['linear', 'two-level']).optional(),
   defaultDomain: z.enum(['dma', 'identity']).optional(),
   vmidBits: z.union([z.literal(8), z.literal(16)]).optional(),

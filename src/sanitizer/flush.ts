@@ -141,6 +141,36 @@ export function flushOfBroadcast(inv: TlbInvalidation): Flush | undefined {
   return { ...common, first: at, end: at + pages, leaf: inv.Leaf, level: inv.TTL, granule };
 }
 
+/** A tag as an invalidation knows it. */
+interface FlushedTag {
+  readonly stage: 1 | 2;
+  /** Whether the StreamWorld is EL2. */
+  readonly el2: boolean;
+  readonly VMID: number;
+  readonly ASID: number;
+}
+
+/** Whether an invalidation leaves nothing of a tag. @param global some of its entries are of no ASID */
+export function empties(flush: Flush, { stage, el2, VMID, ASID }: FlushedTag, VMW: number, global: boolean): boolean {
+  if (flush.void) return false;
+  switch (flush.scope) {
+    case 'el2-all':
+      return stage === 1 && el2;
+    case 'nsnh-all':
+      return !el2;
+    case 's12-vmall':
+      return !el2 && reachesVmid(flush, VMID, VMW);
+    case 'nh-all':
+      return stage === 1 && !el2 && reachesVmid(flush, VMID, VMW);
+    case 'nh-asid':
+      return stage === 1 && !el2 && reachesVmid(flush, VMID, VMW) && flush.ASID === ASID && !global;
+    case 'el2-asid':
+      return stage === 1 && el2 && flush.ASID === ASID && !global;
+    default:
+      return false;
+  }
+}
+
 /** Whether an invalidation reaches entries of a VMID; CR0.VMW lets it reach a whole group. */
 export const reachesVmid = (flush: Flush, vmid: number, VMW: number): boolean =>
   !flush.void && (flush.scope === 'nsnh-all' || flush.VMID >>> VMW === Math.max(vmid, 0) >>> VMW);

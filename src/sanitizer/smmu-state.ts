@@ -233,6 +233,7 @@ export class SmmuState {
       case 'command':
       case 'command-error':
         this.#command(act);
+        if (act.kind === 'command' && act.queue === OWN_QUEUE) this.stalls.took();
         break;
       case 'register-write':
         this.#context.history.register(this.name, act.offset, act.hi, act.lo);
@@ -299,7 +300,8 @@ export class SmmuState {
     if ((after & SMMUEN) !== 0) this.streams.open();
     else {
       this.vmids.switchedOff();
-      this.stalls.switchedOff();
+      // A queue that stops forgets what waits.
+      this.stalls.switchedOff((after & CMDQEN) === 0 ? 0 : this.smmu.commandQueue.ring.used);
     }
   }
 

@@ -20,6 +20,9 @@ export class Stalled {
   readonly #smmu: string;
   /** STAGs by stream with the time of the stall, until a command that answers them is consumed. */
   readonly #stags = new Map<number, Map<number, number>>();
+  /** Those that SMMUEN=0 ended, while commands that were sent before are still in the queue; and how many these are. */
+  #ended = new Map<number, Map<number, number>>();
+  #sentBefore = 0;
   /** Page request groups by stream, from the last request to the response. */
   readonly #groups = new Map<number, Set<number>>();
 
@@ -39,9 +42,16 @@ export class Stalled {
     else known.set(stag, this.#context.clock.now);
   }
 
-  /** SMMUEN went to 0: hardware ends all stalled transactions. */
-  switchedOff(): void {
+  /** SMMUEN went to 0: hardware ends all stalled transactions. @param queued commands that were sent before, and wait */
+  switchedOff(queued: number): void {
+    this.#ended = new Map(queued === 0 ? [] : this.#stags);
+    this.#sentBefore = queued;
     this.#stags.clear();
+  }
+
+  /** A command of the SMMU's own queue was consumed, and {@link consumed} has been told of it. */
+  took(): void {
+    if (this.#sentBefore > 0 && --this.#sentBefore === 0) this.#ended.clear();
   }
 
   /** A PRI record was written. */
@@ -59,12 +69,17 @@ export class Stalled {
     const opcode = opcodeOf(words);
     if (opcode === CMD_STALL_TERM.opcode) this.#stags.delete(sid);
     else if (opcode === CMD_PRI_RESP.opcode) this.#groups.get(sid)?.delete(slotValue(words, PRG));
-    else if (opcode === CMD_RESUME.opcode && this.#stags.get(sid)?.delete(slotValue(words, STAG)) !== true)
+    else if (opcode === CMD_RESUME.opcode && !this.#answered(sid, slotValue(words, STAG)))
       this.#report(
         'DET-3',
         sid,
         `CMD_RESUME names STAG ${slotValue(words, STAG)}, which no stalled transaction of StreamID ${hex(sid)} has`,
       );
+  }
+
+  /** Whether a STAG was there to be answered, now or when SMMUEN=0 overtook the answer (4.7.1: that has no effect). */
+  #answered(sid: number, stag: number): boolean {
+    return this.#stags.get(sid)?.delete(stag) === true || this.#ended.get(sid)?.delete(stag) === true;
   }
 
   /**

@@ -1,7 +1,7 @@
 /** Translation tables in use: every table page under every tag, and what is taken away in them (rules TLB-*). */
 import type { Context } from './context.ts';
 import { hex } from './context.ts';
-import type { Flush } from './flush.ts';
+import { empties, type Flush } from './flush.ts';
 import type { Sink } from './pages.ts';
 import { Entry, entriesAt, entryPages, PAGE_LOG2, reduced, type Shape, typeBits } from './shape.ts';
 import { type Blame, type Outstanding, type Removal, type Since, showTag, type Tag, TagStale } from './stale.ts';
@@ -82,6 +82,8 @@ class Root {
   /** Tags under which it is used, with the users of each. One without users may still have entries. */
   readonly tags = new Map<string, TagUse>();
   table: Table | null = null;
+  /** A global leaf was seen in it. */
+  global = false;
 
   constructor(shape: Shape) {
     this.shape = shape;
@@ -205,6 +207,7 @@ export class Tables {
   }
 
   #global(root: Root): void {
+    root.global = true;
     for (const { tag } of root.tags.values()) this.#view.global(tag);
   }
 
@@ -364,7 +367,19 @@ export class Tables {
       stale.flushed(flush, VMW, consumed);
       if (stale.empty) this.#stale.delete(key);
     }
-    if (flush.scope !== 's2-ipa' && flush.scope !== 'nh-va' && flush.scope !== 'el2-va') this.clean();
+    if (flush.scope === 's2-ipa' || flush.scope === 'nh-va' || flush.scope === 'el2-va') return;
+    this.#emptied(smmu, flush, VMW, consumed);
+    this.clean();
+  }
+
+  /** A tag may be in use, and be done with a table: a CD that is valid and has EPD0 names an ASID and no table. */
+  #emptied(smmu: string, flush: Flush, VMW: number, consumed: number): void {
+    for (const root of [...this.#roots.values()])
+      for (const { tag, users, idle } of [...root.tags.values()]) {
+        if (tag.smmu !== smmu || users.size > 0 || idle > consumed) continue;
+        const { stage, world, VMID, ASID } = tag;
+        if (empties(flush, { stage, el2: world !== 'NS-EL1', VMID, ASID }, VMW, root.global)) this.#forget(root, tag);
+      }
   }
 
   /** Whether the TLB may still hold what was taken away under a tag for input pages [first, end). */

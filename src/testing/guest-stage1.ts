@@ -29,7 +29,7 @@ interface CdValue {
   readonly stall: boolean;
 }
 
-type Pointer = number | null | 'outside';
+type Pointer = number | null | 'outside' | 'beyond';
 
 /** A guest's memory as it is now. */
 class Tables {

@@ -49,6 +49,10 @@ const MARK = 0x51a7n;
 /** Address of a guest's page: IPA, and virtual address in its tables. */
 export const guestAddress = (page: number): bigint => ipaOf(page);
 
+/** The first 8 bytes of a data page. @param vm number of whose it is @param boot how many kernels ran before */
+export const markOf = (vm: number, page: number, boot: number): bigint =>
+  (MARK << 48n) | (BigInt(boot) << 32n) | (BigInt(vm) << 16n) | BigInt(page);
+
 /** What a page of data says of itself: VM, page, and under which kernel it ran; undefined: it is no data page of any VM. */
 export function readMark(
   bytes: Uint8Array,
@@ -108,6 +112,10 @@ export interface GuestCd {
 
 /** An IPA at which no VM has memory. */
 export const OUTSIDE_IPA = GUEST_BASE + 0x1000_0000n;
+/** An address beyond the output size of every guest's CD (IPS). */
+const BEYOND_IPS = 1n << 40n;
+/** Where tables lead that lead to nothing. */
+const NOWHERE = { outside: OUTSIDE_IPA, beyond: BEYOND_IPS } as const;
 
 function cdOf({ space, asid, stall = false, outside = false }: GuestCd): Words {
   if (space === null) return CD.zero();
@@ -171,10 +179,7 @@ export class Guest {
     this.#machine = machine;
     machine.memory.writeBytes(this.pa, initialImage());
     for (let page = FIRST_DATA_PAGE; page < GUEST_PAGES; page++)
-      machine.memory.write64(
-        this.pageAt(page),
-        (MARK << 48n) | (BigInt(boot) << 32n) | (BigInt(index) << 16n) | BigInt(page),
-      );
+      machine.memory.write64(this.pageAt(page), markOf(index, page, boot));
   }
 
   /** Host physical address of a page. */
@@ -196,10 +201,11 @@ export class Guest {
 
   /**
    * Points the descriptor of a space's table at a level (1 or 2) that leads to the data pages at the next table of
-   * another space; null: at nothing; 'outside': at where the VM has no memory.
+   * another space; null: at nothing; 'outside': at where the VM has no memory; 'beyond': at an
+   * address that is too large for its CD.
    */
-  pointTable(space: number, level: number, to: number | null | 'outside'): void {
-    const next = to === 'outside' ? OUTSIDE_IPA : to === null ? 0n : ipaOf(tablePage(to, level + 1));
+  pointTable(space: number, level: number, to: number | null | 'outside' | 'beyond'): void {
+    const next = typeof to === 'number' ? ipaOf(tablePage(to, level + 1)) : to === null ? 0n : NOWHERE[to];
     const at = this.pa + BigInt(entryOffset(space, level, FIRST_DATA_PAGE));
     this.#machine.memory.write64(at, to === null ? 0n : TABLE_DESCRIPTOR | next);
   }

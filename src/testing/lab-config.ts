@@ -5,14 +5,14 @@ import type { SmmuConfig } from '../hw/config.ts';
 import { GRACE } from '../hw/grace.ts';
 import { createMachine, type EndpointSetup, type Machine, VIRT } from '../hw/machine.ts';
 import type { Observer } from '../hw/observer.ts';
-import { graceSmmu, linuxNesting, qemuVirt, smallVmid } from '../hw/presets.ts';
+import { graceSmmu, linuxNesting, mmu700, qemuVirt, smallVmid } from '../hw/presets.ts';
 import { FOOTPRINT } from '../hw/registers.ts';
 import type { ScheduleConfig } from '../hw/schedule.ts';
 import type { CmdqvConfig } from '../hw/tegra241/config.ts';
 import type { HoldPolicyName } from '../iommufd/index.ts';
 
-/** SMMUs a lab can be made of. Each SMMU of `grace` has a Tegra241 CMDQV beside it. */
-export const LAB_PRESETS = { linuxNesting, qemuVirt, smallVmid, grace: graceSmmu } as const;
+/** SMMUs a lab can be made of. Each SMMU of `grace` has a Tegra241 CMDQV beside it; `mmu700` keeps the dirty state. */
+export const LAB_PRESETS = { linuxNesting, qemuVirt, smallVmid, grace: graceSmmu, mmu700 } as const;
 /** Names of {@link LAB_PRESETS}. */
 export type LabPreset = keyof typeof LAB_PRESETS;
 /** All VMID policies of the shipped driver. */
@@ -26,6 +26,8 @@ export interface LabConfig {
   readonly smmus?: number;
   /** Devices behind each SMMU. Default 2. */
   readonly devices?: number;
+  /** Processes of the host, `mm0` ..., for SVA. Default 0. */
+  readonly processes?: number;
   /** Virtual machines, each with memory and an IO address space. Default 2. */
   readonly vms?: number;
   /** 'linear': 64 streams; 'two-level': 16 bits of StreamID, which is the PCI requester id. Default 'two-level'. */
@@ -78,6 +80,7 @@ export const LAB_LIMITS = {
   smmus: 8,
   devices: 16,
   vms: 8,
+  processes: 4,
   sidPairsLog2: Math.log2(CMDQV_MAX_SIDS),
   eventsLog2: QUEUE_LOG2,
 } as const;
@@ -164,6 +167,9 @@ function checkConfig(config: LabConfig): void {
     if (!Number.isInteger(value) || value < 1 || value > LAB_LIMITS[name])
       throw new CaseError(`${name}: ${value}, expected 1 to ${LAB_LIMITS[name]}`);
   }
+  const processes = config.processes ?? 0;
+  if (!Number.isInteger(processes) || processes < 0 || processes > LAB_LIMITS.processes)
+    throw new CaseError(`processes: ${processes}, expected 0 to ${LAB_LIMITS.processes}`);
   const pairs = config.sidPairsLog2 ?? 0;
   if (!Number.isInteger(pairs) || pairs < 0 || pairs > LAB_LIMITS.sidPairsLog2)
     throw new CaseError(`sidPairsLog2: ${pairs}, expected 0 to ${LAB_LIMITS.sidPairsLog2}`);

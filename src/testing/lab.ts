@@ -21,6 +21,8 @@ import { FIRST_DATA_PAGE, Guest } from './guest.ts';
 import { CaseError, type LabConfig, labMachine } from './lab-config.ts';
 import { LabHypervisor, TENANT, VmidLedger } from './ledger.ts';
 import type { DmaOutcome } from './operation.ts';
+import { Process } from './process.ts';
+import { Processes } from './processes.ts';
 import { StreamTables } from './streams.ts';
 import { Windows } from './windows.ts';
 
@@ -102,6 +104,7 @@ interface System {
   readonly contexts: readonly IommufdContext[];
   readonly devices: readonly LabDevice[];
   readonly guests: readonly Guest[];
+  readonly processes: Processes;
   readonly baseline: { readonly pages: ReadonlySet<bigint>; readonly vmids: readonly string[] };
 }
 
@@ -175,6 +178,11 @@ export class Lab {
     return this.#system.baseline;
   }
 
+  /** Processes of the host, and bonds of devices with them. */
+  get processes(): Processes {
+    return this.#system.processes;
+  }
+
   /** The hypervisor that owns the VMIDs; null in other policies. */
   get hypervisor(): LabHypervisor | null {
     return this.#system.hypervisor;
@@ -208,6 +216,8 @@ export class Lab {
       { length: config.vms ?? 2 },
       (_, i) => new Guest(`vm${i}`, i, kernel, machine, this.#boots),
     );
+    const boots = this.#boots;
+    const processes = new Processes(core, config.processes ?? 0, (i) => new Process(i, kernel, boots));
     const baseline = { pages: new Set(kernel.pagesTaken), vmids: this.ledger.list() };
     const count = config.contexts === 'per-vm' ? guests.length : 1;
     const options = {
@@ -225,7 +235,7 @@ export class Lab {
     const devices = machine.endpoints.map((endpoint, i) => labDevice(endpoint, core, contextOf(i)));
     if (bind) for (const { vfio, ctx: to } of devices) vfio.bind(to);
     for (const [i, guest] of guests.entries()) this.#addSpace(`a${i}`, guest, contextOf(i));
-    return { driver, ops, core, hypervisor, ctx, contexts, devices, guests, baseline };
+    return { driver, ops, core, hypervisor, ctx, contexts, devices, guests, processes, baseline };
   }
 
   /**
@@ -324,6 +334,12 @@ export class Lab {
     return this.#names.get(name);
   }
 
+  /** The name of an object; undefined: it has none. */
+  nameOf(id: number, ctx: IommufdContext): string | undefined {
+    for (const [name, handle] of this.#names) if (handle.id === id && handle.ctx === ctx) return name;
+    return undefined;
+  }
+
   /** Names in use, in the order in which they were given. */
   get names(): string[] {
     return [...this.#names.keys()];
@@ -353,18 +369,44 @@ export class Lab {
     return found;
   }
 
-  /** Closes every device and the context: what a VMM's exit does. */
+  /**
+   * Closes every device and the context: what a VMM's exit does. Where a vIOMMU counts on the device that made it
+   * (`users`), the VMM destroys what it has made before: if it is killed instead, the device cannot be unbound, and with
+   * the file that it keeps everything stays for good.
+   */
   close(): void {
     // A failure that was planned for a step that never came is none.
     this.kernel.clearFailures();
     for (const { name, suspended } of this.driver?.smmus ?? []) if (suspended) this.driver?.resume(name);
     this.windows.closeAll();
+    this.processes.close();
+    if (this.config.iommuHold === 'users') this.#destroyAll();
     for (const { vfio } of this.devices) vfio.close();
-    for (const { ctx, fd } of this.queues.values()) ctx.closeFd(fd);
-    this.queues.clear();
+    this.#closeQueues();
     for (const ctx of this.contexts) if (!ctx.closed) ctx.close();
     for (const smmu of [...this.#tenants.keys()]) this.tenants(smmu, Number.POSITIVE_INFINITY);
     this.#names.clear();
+  }
+
+  #closeQueues(): void {
+    for (const { ctx, fd } of this.queues.values()) ctx.closeFd(fd);
+    this.queues.clear();
+  }
+
+  /** DESTROY of everything that a VMM can destroy, users before what they use; devices stay bound. */
+  #destroyAll(): void {
+    this.#closeQueues();
+    for (const { vfio } of this.devices) vfio.detachAll();
+    for (const ctx of this.contexts)
+      for (let progress = true; progress; ) {
+        progress = false;
+        for (const { id, users } of ctx.objects.list()) {
+          // Destroyed meanwhile with another one, or in use.
+          if (users !== 1 || ctx.objects.peek(id) === undefined) continue;
+          ctx.destroy({ id });
+          progress = true;
+        }
+      }
   }
 }
 

@@ -272,6 +272,13 @@ export class VmidModel {
     return target.kind === 'paging' ? target.hwpt.ioas : target.hwpt.parent.ioas;
   }
 
+  /** The paging HWPT that a device is attached to itself, with a PASID or without; null: another kind, or none. */
+  pagingOf(dev: string, pasid?: number): string | null {
+    const target = this.#reached(dev, pasid);
+    if (target?.kind !== 'paging') return null;
+    return keyOf(this.#paging, (one) => one === target.hwpt) ?? null;
+  }
+
   /** A PASID that the host has attached has a target of its own; else a guest's tables choose by it. */
   #reached(dev: string, pasid: number | undefined): Target | undefined {
     const target = this.#effective(dev);

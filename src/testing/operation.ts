@@ -16,6 +16,7 @@ import type { ObjectOperation } from './operations/objects.ts';
 import type { PasidOperation } from './operations/pasids.ts';
 import type { QueueOperation } from './operations/queues.ts';
 import type { SpaceOperation } from './operations/spaces.ts';
+import type { SvaOperation } from './operations/sva.ts';
 
 /** What an operation does. `as` names what it makes; `dev`, `ioas`, `parent`, `on`, `to`, `viommu` name what it uses. */
 export type Operation =
@@ -28,17 +29,20 @@ export type Operation =
   | QueueOperation
   | CmdqvOperation
   | HandoverOperation
+  | SvaOperation
   | FailureOperation;
 
 /** Names of the operations. */
 export type OperationName = Operation['op'];
 
-/** Where a DMA ended up. `vm` and `page`: whose page was read; undefined for a write or a page that is no VM's data. */
+/** Where a DMA ended up. `vm` or `mm`, and `page`: whose page was read; undefined for a write or a page that is no data. */
 export interface DmaOutcome {
   readonly status: 'ok' | 'abort' | 'stall';
   readonly vm?: number;
+  /** Number of a process of the host. */
+  readonly mm?: number;
   readonly page?: number;
-  /** The VM is one of a kernel that ran before this one. */
+  /** The VM, or process, is one of a kernel that ran before this one. */
   readonly old?: true;
 }
 

@@ -13,6 +13,7 @@ import { objectTexts, performObjects } from './operations/objects.ts';
 import { pasidTexts, performPasids } from './operations/pasids.ts';
 import { performQueues, queueTexts } from './operations/queues.ts';
 import { performSpaces, spaceTexts } from './operations/spaces.ts';
+import { performSva, svaTexts } from './operations/sva.ts';
 
 export type { DmaOutcome, Operation, OperationName, OperationResult } from './operation.ts';
 export { WRITE_OFFSET } from './operations/devices.ts';
@@ -28,6 +29,7 @@ const PERFORM: Performers<Operation> = {
   ...performQueues,
   ...performCmdqv,
   ...performHandover,
+  ...performSva,
   ...performFailures,
 };
 
@@ -44,6 +46,7 @@ const TEXTS: Texts<Operation> = {
   ...queueTexts,
   ...cmdqvTexts,
   ...handoverTexts,
+  ...svaTexts,
   ...failureTexts,
 };
 

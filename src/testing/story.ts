@@ -16,9 +16,10 @@ export function resultText(result: OperationResult): string {
   const { dma, saw } = result;
   if (saw !== undefined) return saw;
   if (dma === undefined) return '';
-  return dma.vm === undefined
+  const { vm, mm } = dma;
+  return vm === undefined && mm === undefined
     ? dma.status
-    : `${dma.status}: page ${dma.page} of ${dma.old ? 'the old ' : ''}vm${dma.vm}`;
+    : `${dma.status}: page ${dma.page} of ${dma.old ? 'the old ' : ''}${vm === undefined ? `mm${mm}` : `vm${vm}`}`;
 }
 
 const ACTS = {

@@ -24,6 +24,7 @@ export interface RingPlace {
 
 /** Page 0 of a VINTF, mapped into a VM. */
 export interface Window {
+  /** The vIOMMU whose page 0 it is, whatever name the offset was kept under. */
   readonly viommu: string;
   readonly guest: Guest;
   readonly vma: Vma;
@@ -54,7 +55,7 @@ export class Windows {
     this.#offers.set(viommu, offer);
   }
 
-  /** What was offered with the last vIOMMU of a name; undefined: nothing ever. */
+  /** What was offered with the last vIOMMU of a name, which may be gone; undefined: nothing ever. */
   offerOf(viommu: string): Offer | undefined {
     return this.#offers.get(viommu);
   }
@@ -74,7 +75,7 @@ export class Windows {
     return this.#open;
   }
 
-  /** mmap() has succeeded. */
+  /** mmap() has shown page 0 of a vIOMMU. */
   open(name: string, viommu: string, guest: Guest, vma: Vma): void {
     this.#open.set(name, { viommu, guest, vma, queues: new Map() });
   }

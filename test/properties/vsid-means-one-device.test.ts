@@ -84,6 +84,31 @@ describe('a command by vSID reaches the device of its vDEVICE [arm_vsmmu_vsid_to
     );
   });
 
+  test('it is free again when its vDEVICE is destroyed, its device closed, or its kernel gone', () => {
+    const [s0, v0, , x0] = TWO;
+    if (s0 === undefined || v0 === undefined || x0 === undefined) throw new Error('TWO is shorter');
+    const again = { ...x0, as: 'x9' } as Operation;
+    const bind: Operation = { op: 'bind', dev: 'd0' };
+    expect(broken([s0, v0, x0, { op: 'destroy', name: 'x0' }, again])).toBeNull();
+    expect(broken([s0, v0, x0, { op: 'unbind', dev: 'd0' }, bind, again])).toBeNull();
+    for (const how of ['orderly', 'kexec', 'kdump'] as const)
+      expect(broken([s0, v0, x0, { op: 'kexec', how }, bind, s0, v0, again])).toBeNull();
+  });
+
+  test('it is not, where the unplug of the SMMU was refused', () => {
+    const [s0, v0, , x0] = TWO;
+    if (s0 === undefined || v0 === undefined || x0 === undefined) throw new Error('TWO is shorter');
+    const unasked: Pick<Bug, 'apply'> = {
+      apply: ({ iommufd }) => {
+        iommufd.vdevices = { ...iommufd.vdevices, reserve: () => {}, publish: () => {} };
+      },
+    };
+    const second: Operation = { op: 'vdeviceAlloc', as: 'x1', dev: 'd1', viommu: 'v0', vsid: 3 };
+    const steps: Operation[] = [s0, v0, x0, { op: 'smmuUnplug', smmu: 'smmu0' }, second];
+    expect(broken(steps, undefined, { iommuHold: 'users' })).toBeNull();
+    expect(broken(steps, unasked, { iommuHold: 'users' })).toMatch(/^vSID 3 of v0 is that of d0 and now of d1 too$/);
+  });
+
   test('a SubstreamID that the SMMU has not has no effect [4.1.7]', () => {
     const beyond: Operation = { op: 'invalidate', on: 'v0', commands: [{ command: 'CFGI_CD', vsid: 3, ssid: 1 }] };
     expect(broken([...TWO, beyond], undefined, { preset: 'qemuVirt' })).toBeNull();

@@ -51,6 +51,13 @@ describe('stalled transactions [3.12.2.2]', () => {
     expect(twice.rules).toEqual(['DET-3']);
   });
 
+  test('DET-3: the stall of a STAG was ended by SMMUEN=0 before it was answered [6.3.9.6]', () => {
+    const lab = stalling();
+    lab.regs.write(spec.CR0, spec.CR0.bit('CMDQEN'));
+    lab.raw(resume());
+    expect(lab.rules).toEqual(['DET-3']);
+  });
+
   test('DET-4: S2S for a device that must not be stalled', () => {
     const config = { ...LAB_CONFIG, IDR0: { ...LAB_CONFIG.IDR0, STALL_MODEL: 'STALL_TERMINATE' } } as const;
     const lab = new SanitizerLab({}, config).boot();

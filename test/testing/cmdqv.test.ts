@@ -4,6 +4,8 @@ import { Lab, type LabConfig } from '../../src/testing/lab.ts';
 import type { VcmdqCommand } from '../../src/testing/operations/cmdqv.ts';
 import { execute, type Operation } from '../../src/testing/operations.ts';
 import { PROPERTIES, vcmdqConfined } from '../../src/testing/properties/index.ts';
+import { infected } from '../../src/testing/zoo/bug.ts';
+import { ZOO } from '../../src/testing/zoo/index.ts';
 import type { Wrap } from '../properties/broken.ts';
 
 const GRACE: LabConfig = { preset: 'grace', streamTable: 'linear', defaultDomain: 'identity', smmus: 1 };
@@ -74,6 +76,76 @@ describe('no false alarm on the shipped driver', () => {
 
   test('a VM that writes CONS of its running queue [CMDQV-CONS]', () => {
     expect(broken([...UP, { op: 'vcmdqWrite', window: 'w0', index: 0, register: 'CONS', value: 3 }])).toEqual([]);
+  });
+});
+
+/** v0's mmap offset is v2's by the time it is used: offsets are given out again (iommufd_fops_mmap). */
+const STALE: readonly Operation[] = [
+  ...UP.slice(0, 2),
+  { op: 'destroy', name: 'v0' },
+  { op: 'viommuAlloc', as: 'v2', dev: 'd2', parent: 's0', type: 'tegra241-cmdqv' },
+  { op: 'mmap', as: 'w0', viommu: 'v0', vm: 'vm0' },
+];
+const TWO_SMMUS: LabConfig = { ...GRACE, smmus: 2, vms: 1 };
+
+describe('an mmap offset that was kept for too long [iommufd_fops_mmap]', () => {
+  test('shows the page of whoever has the offset now, and keeps that vIOMMU alone', () => {
+    const steps: Operation[] = [
+      ...STALE,
+      { op: 'viommuAlloc', as: 'v0', dev: 'd0', parent: 's0', type: 'tegra241-cmdqv' },
+      { op: 'destroy', name: 'v0' },
+    ];
+    expect(broken(steps, TWO_SMMUS)).toEqual([]);
+    const lab = new Lab(TWO_SMMUS);
+    expect(steps.map((one) => execute(lab, one).status)).toEqual(steps.map(() => 'ok'));
+    expect(lab.windows.get('w0')?.viommu).toBe('v2');
+    expect(execute(lab, { op: 'destroy', name: 'v2' })).toMatchObject({ errno: 'EBUSY' });
+    execute(lab, { op: 'munmap', name: 'w0' });
+    expect(execute(lab, { op: 'destroy', name: 'v2' })).toEqual({ status: 'ok' });
+  });
+
+  test('shows nothing where nobody has it', () => {
+    const lab = new Lab(TWO_SMMUS);
+    const steps = STALE.filter((one) => !('as' in one && one.as === 'v2'));
+    expect(steps.map((one) => execute(lab, one)).at(-1)).toMatchObject({ errno: 'ENXIO' });
+  });
+
+  test('a window of that kind which does not keep its vIOMMU is found', () => {
+    const bug = ZOO.find(({ name }) => name === 'window-outlives-viommu');
+    if (bug === undefined) throw new Error('no such bug');
+    const gone: Operation = { op: 'destroy', name: 'v2' };
+    const { finding } = runCase(vcmdqConfined, caseOf([...STALE, gone], TWO_SMMUS), { extras: infected(bug) });
+    expect(finding?.message).toBe('v2 was destroyed while w0 shows page 0 of its VINTF');
+  });
+});
+
+describe('what went with a device or an SMMU is gone', () => {
+  test('vDEVICEs of an SMMU that was unplugged do not keep their vIOMMU', () => {
+    const steps: Operation[] = [
+      ...UP.slice(0, 2),
+      { op: 'vdeviceAlloc', as: 'x0', dev: 'd0', viommu: 'v0', vsid: 2 },
+      { op: 'smmuUnplug', smmu: 'smmu0' },
+      { op: 'destroy', name: 'v0' },
+    ];
+    expect(broken(steps, { ...TWO_SMMUS, iommuHold: 'revoke' })).toEqual([]);
+  });
+
+  test('an SMMU that was suspended when another kernel took over is watched again', () => {
+    const parts: Wrap = (shipped) => ({
+      ...shipped,
+      vintfUser: { ...shipped.vintfUser, destroyVintf: (cmdqv, { vintf }) => void cmdqv.users.delete(vintf.index) },
+    });
+    const steps: Operation[] = [
+      { op: 'smmuSuspend', smmu: 'smmu0' },
+      { op: 'kexec', how: 'orderly' },
+      { op: 'bind', dev: 'd0' },
+      ...UP.slice(0, 2),
+      { op: 'destroy', name: 'v0' },
+    ];
+    expect(broken(steps)).toEqual([]);
+    expect(runCase(vcmdqConfined, caseOf(steps), { extras: { parts } }).finding?.message).toBe(
+      'smmu0: VINTF 1 is enabled with VMID 1, and no vIOMMU has it',
+    );
   });
 });
 

@@ -6,7 +6,16 @@ import { runCampaign } from '../../src/testing/campaign.ts';
 import { askAll, type LabCase } from '../../src/testing/case.ts';
 import { COVERAGE_KINDS, Coverage } from '../../src/testing/coverage.ts';
 import { coverable } from '../../src/testing/covered/coverable.ts';
-import { NEVER_COMMANDS, NEVER_EVENTS, VMID_EDGES } from '../../src/testing/covered/lists.ts';
+import {
+  DECIDABLE,
+  edge,
+  NEVER_COMMANDS,
+  NEVER_EVENTS,
+  NEVER_RULES,
+  NEVER_VMID_STEPS,
+  SEEDED_RULES,
+  VMID_EDGES,
+} from '../../src/testing/covered/lists.ts';
 import { RULE_CAUSES } from '../../src/testing/covered/rules.ts';
 import { FLAVOURS } from '../../src/testing/flavours/index.ts';
 import type { Operation } from '../../src/testing/operations.ts';
@@ -52,6 +61,12 @@ describe('lists of what can be covered', () => {
     expect(commands.filter((name) => name in NEVER_COMMANDS || name.startsWith('CMD_TLBI_S_'))).toEqual([]);
     expect(events.filter((name) => name in NEVER_EVENTS)).toEqual([]);
     expect(rules).not.toContain('DET-7');
+    for (const id of [...Object.keys(NEVER_RULES), ...Object.keys(SEEDED_RULES)]) expect(DECIDABLE).toContain(id);
+    for (const step of Object.keys(NEVER_VMID_STEPS))
+      expect(VMID_EDGES.map(([from, to]) => edge(from, to))).toContain(step);
+    expect(rules.filter((id) => id in NEVER_RULES)).toEqual([]);
+    expect(Object.keys(SEEDED_RULES).every((id) => rules.includes(id))).toBe(true);
+    expect(coverable(PROPERTIES, { schedule: 'eager' }).rules?.filter((id) => id in SEEDED_RULES)).toEqual([]);
   });
 
   test('errors and points that can fail: none twice, each of an operation, or in the sources', () => {
@@ -88,6 +103,9 @@ describe('lists of what can be covered', () => {
     });
     expect(list.cmdqv).toEqual([]);
     expect(list.rules?.filter((id) => id.startsWith('CMDQV-'))).toEqual([]);
+    // Only that policy refuses a vIOMMU where its S2 is attached.
+    expect(list.errnos).not.toContain('viommuAlloc EBUSY');
+    expect(coverable(PROPERTIES, { policy: 'viommu-only' }).errnos).toContain('viommuAlloc EBUSY');
     expect(coverable(PROPERTIES, {}).flavours).toEqual(FLAVOURS.map(({ name }) => name));
     expect(coverable(PROPERTIES, {}).operations).toEqual(OPERATION_NAMES);
     expect(coverable([s2vmidOwned], {}).rules).toEqual(['s2vmid-owned']);

@@ -47,6 +47,60 @@ describe('an SMMU is unplugged under a live vIOMMU (iommufd_viommu.c, viommu->io
   });
 });
 
+describe('users: a vIOMMU counts on the device that made it (a choice that was discussed for viommu->iommu_dev)', () => {
+  const HELD: LabConfig = { ...LINUX, iommuHold: 'users' };
+
+  test('a VMM that is killed leaves everything: the device keeps the file, and the vIOMMU the device', () => {
+    const { lab } = run(HELD, UP);
+    for (const { vfio } of lab.devices) vfio.close();
+    lab.ctx.close();
+    expect(lab.ctx.objects.list().map(({ kind }) => kind)).toContain('VIOMMU');
+    expect(lab.ledger.list()).toEqual(['smmu0 1 viommu:1']);
+  });
+
+  test.each([
+    ['as it is', []],
+    ['attached', [{ op: 'attach', dev: 'd0', to: 's0' }]],
+    ['its device is closed first', [{ op: 'unbind', dev: 'd0' }]],
+    [
+      'its device is closed first, and bound again',
+      [
+        { op: 'unbind', dev: 'd0' },
+        { op: 'bind', dev: 'd0' },
+      ],
+    ],
+    [
+      'it goes after its device',
+      [
+        { op: 'unbind', dev: 'd0' },
+        { op: 'destroy', name: 'v0' },
+      ],
+    ],
+    [
+      'its SMMU is unplugged after its device was closed',
+      [
+        { op: 'unbind', dev: 'd0' },
+        { op: 'smmuUnplug', smmu: 'smmu0' },
+      ],
+    ],
+  ] as const)('a VMM that destroys what it made leaves nothing: a vIOMMU, %s', (_, steps) => {
+    const one = (operations: readonly Operation[], config: LabConfig): string[] =>
+      PROPERTIES.filter(({ run: own }) => own === undefined).flatMap((property) => {
+        const { finding } = runCase(property, {
+          config,
+          steps: operations.map((operation, id) => ({ id, operation })),
+        });
+        return finding === null ? [] : [`${property.name}: ${finding.message}`];
+      });
+    expect(one([...UP, ...steps], HELD)).toEqual([]);
+  });
+
+  test('an SMMU whose device object is left behind is not unplugged', () => {
+    const steps: readonly Operation[] = [...UP, { op: 'unbind', dev: 'd0' }, GONE];
+    expect(run(HELD, steps).last).toMatchObject({ status: 'error', errno: 'EBUSY' });
+  });
+});
+
 describe('no false alarm on the shipped driver', () => {
   const clean = (steps: readonly Operation[], config: LabConfig = LINUX): string[] => {
     const lab: LabCase = { config, steps: steps.map((operation, id) => ({ id, operation })) };
@@ -94,6 +148,42 @@ describe('no false alarm on the shipped driver', () => {
       { op: 'smmuSuspend', smmu: 'smmu0' },
     ];
     expect(clean(steps, { ...STALLS, defaultDomain: 'identity' })).toEqual([]);
+  });
+
+  test('an answer that is still in the queue when SMMUEN=0 ends its stall is no wrong one [4.7.1, DET-3]', () => {
+    const config: LabConfig = { ...STALLS, smmus: 2, devices: 2, schedule: { mode: 'seeded', seed: 175 } };
+    const steps: Operation[] = [
+      { op: 'kexec', how: 'kexec' },
+      { op: 'dma', dev: 'd3', page: 8 },
+      { op: 'smmuSuspend', smmu: 'smmu1' },
+    ];
+    const one: LabCase = { config, steps: steps.map((operation, i) => ({ id: 1225 + i, operation })) };
+    const rules = PROPERTIES.find(({ name }) => name === 'rules-kept');
+    if (rules === undefined) throw new Error('no rules-kept');
+    expect(runCase(rules, one).finding).toBeNull();
+  });
+
+  test('what stalled while nobody heard of it ends when a kernel comes that hears [3.12.2, 3.18]', () => {
+    const steps: Operation[] = [
+      { op: 'kexec', how: 'kexec' },
+      { op: 'kexec', how: 'kdump' },
+      { op: 'dma', dev: 'd0', page: 8 },
+      { op: 'kexec', how: 'kexec' },
+    ];
+    expect(clean(steps, STALLS)).toEqual([]);
+    const { lab } = run(STALLS, steps);
+    expect(lab.stalled.map(({ end }) => end)).toEqual([{ status: 'abort' }]);
+  });
+
+  test('what stalls in an inherited stream once a reset has switched the Event queue on is answered [3.12.2]', () => {
+    const steps: Operation[] = [
+      { op: 'unbind', dev: 'd0' },
+      { op: 'kexec', how: 'kdump' },
+      { op: 'smmuReset', smmu: 'smmu0' },
+      { op: 'dma', dev: 'd0', page: 8 },
+    ];
+    expect(clean(steps, STALLS)).toEqual([]);
+    expect(run(STALLS, steps).last).toMatchObject({ dma: { status: 'abort' } });
   });
 
   test('what the second stream of a device stalls is answered under its own StreamID [4.7.1, DET-3]', () => {

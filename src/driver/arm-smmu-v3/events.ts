@@ -55,13 +55,25 @@ function handleEvent(smmu: Smmu, words: Words): void {
     if (!HANDLED.has(number)) throw new KernelError('EOPNOTSUPP', 'nobody handles this event');
     const sid = F_TRANSLATION.num(words, 'StreamID');
     const master = smmu.kernel.withLock(smmu.streamsLock, () => smmu.streams.get(sid)?.master);
-    if (master === undefined) throw new KernelError('EINVAL', `no device has StreamID 0x${sid.toString(16)}`);
-    if (F_TRANSLATION.num(words, 'Stall') === 1) reportStall(master, words);
+    const stalls = F_TRANSLATION.num(words, 'Stall') === 1;
+    if (master === undefined) {
+      if (stalls) refuseStall(smmu, sid, words);
+      throw new KernelError('EINVAL', `no device has StreamID 0x${sid.toString(16)}`);
+    }
+    if (stalls) reportStall(master, words);
     else forward(master, words);
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
     logEvent(smmu, words);
   }
+}
+
+/**
+ * A stalled transaction in a stream that was adopted, and whose device has not been probed yet: nobody will answer it, and
+ * it holds its STAG until somebody does (3.12.2). Linux adopts no stream whose events it reads.
+ */
+function refuseStall(smmu: Smmu, sid: number, words: Words): void {
+  if (smmu.enabled) issueAlone(smmu, resume(sid, F_TRANSLATION.num(words, 'STAG'), 'abort'));
 }
 
 /** A stalled transaction waits for an answer (`arm_smmu_handle_event`). */
@@ -70,7 +82,6 @@ function reportStall(master: Master, words: Words): void {
   const STAG = F_TRANSLATION.num(words, 'STAG');
   const read = F_TRANSLATION.num(words, 'RnW') === 1;
   const pasid = F_TRANSLATION.num(words, 'SSV') === 1 ? F_TRANSLATION.num(words, 'SubstreamID') : undefined;
-  master.stalls.set(STAG, F_TRANSLATION.num(words, 'StreamID'));
   const fault: PageFault = {
     addr: F_TRANSLATION.get(words, 'InputAddr'),
     pasid,
@@ -81,18 +92,20 @@ function reportStall(master: Master, words: Words): void {
     exec: F_TRANSLATION.num(words, 'InD') === 1,
     priv: F_TRANSLATION.num(words, 'PnU') === 1,
   };
+  master.stalls.set(STAG, { sid: F_TRANSLATION.num(words, 'StreamID'), fault });
   reportDeviceFault(master.dev, fault);
 }
 
 /** Ends a stall as the page-fault path decided (`arm_smmu_page_response`). */
 export function pageResponse(dev: Device, fault: PageFault, code: PageResponseCode): void {
   const master = dev.priv as Master | null;
-  if (master === null || !master.stallEnabled) return;
-  const sid = master.stalls.get(fault.grpid);
-  // Ended by a CMD_STALL_TERM already: its tag may belong to another transaction by now.
-  if (sid === undefined) return;
+  if (master === null) return;
+  // Not asked whether it may stall: an STE that was adopted may let it, where this driver would not.
+  const stall = master.stalls.get(fault.grpid);
+  // Ended already, when its domain was left: its tag may belong to another transaction by now.
+  if (stall?.fault !== fault) return;
   master.stalls.delete(fault.grpid);
-  issueAlone(master.smmu, resume(sid, fault.grpid, code === 'success' ? 'retry' : 'abort'));
+  issueAlone(master.smmu, resume(stall.sid, fault.grpid, code === 'success' ? 'retry' : 'abort'));
 }
 
 /** Tells the VM of an event in its own stage 1 (`arm_vmaster_report_event`). @throws KernelError EINVAL, EOPNOTSUPP, ENOMEM */

@@ -3,8 +3,8 @@
  * from the allocators, and come back once no entry names them and the TLB has forgotten them.
  */
 import { type IdAllocator, KernelError } from '../kernel.ts';
-import { CommandBatch, issueWithSync } from './command-batch.ts';
-import { stallTerm, tlbiEl2Asid, tlbiNhAsid, tlbiS12Vmall } from './commands.ts';
+import { issueWithSync } from './command-batch.ts';
+import { tlbiEl2Asid, tlbiNhAsid, tlbiS12Vmall } from './commands.ts';
 import { type LiveTable, type LiveView, readLiveTable } from './live-table.ts';
 import type { DriverParts } from './parts.ts';
 import { isEnabled } from './reset.ts';
@@ -175,18 +175,13 @@ export class Inherited {
   }
 
   /**
-   * Every stream of the device has an STE of this driver, and the old one is cached nowhere: what it stalled ends, and
-   * numbers that no other stream names are flushed and come back.
+   * Every stream of the device has an STE of this driver, and the old one is cached nowhere: numbers that no other stream
+   * names are flushed and come back.
    */
   claim(master: Master): void {
     if (!this.holds(master)) return;
     const smmu = this.#smmu;
     const { adoption, vmidPolicy } = smmu.parts;
-    if (smmu.features.stalls) {
-      const batch = new CommandBatch(smmu);
-      for (const { sid } of master.streams) batch.add(stallTerm(sid));
-      batch.submit();
-    }
     const gone = master.streams.filter(({ sid }) => this.#sids.delete(sid)).map(({ sid }) => sid);
     for (const vmid of gone.flatMap((sid) => forget(this.#vmids, sid))) {
       adoption.flushVmid(smmu, vmid);

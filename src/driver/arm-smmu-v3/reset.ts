@@ -141,11 +141,12 @@ export function retainSmmu(smmu: Smmu): void {
   parts.reset.startCommandQueue(smmu);
   enable(CR0.bit('CMDQEN'));
   const clean = parts.reset.invalidateAll(smmu);
-  if (options.adopt !== 'kdump') {
-    parts.reset.startOutputQueues(smmu, enable);
-    setupInterrupts(smmu);
-  }
   smmu.enabled = true;
+  if (options.adopt !== 'kdump') {
+    // What has stalled meanwhile is recorded as soon as the queue is on; an interrupt that is off then never comes (3.18).
+    setupInterrupts(smmu);
+    parts.reset.startOutputQueues(smmu, enable);
+  }
   smmu.cmdq.settled(clean);
   smmu.impl?.deviceReset?.(smmu);
 }

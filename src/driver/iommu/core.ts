@@ -26,7 +26,7 @@ export class IommuCore {
   constructor(kernel: Kernel, parts: CoreParts = coreParts()) {
     this.kernel = kernel;
     this.parts = parts;
-    this.sva = new Sva(kernel);
+    this.sva = new Sva(kernel, parts);
     this.#groupIds = kernel.ids('iommu-group', 0, 0x7fff_ffff);
   }
 

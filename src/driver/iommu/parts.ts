@@ -5,6 +5,7 @@
 import type { IommuGroup } from './group.ts';
 import { flushHandleFaults } from './io-pgfault.ts';
 import type { AttachHandle, Device, IommuDomain } from './ops.ts';
+import type { SvaHandle } from './sva.ts';
 
 /** See the module comment. {@link coreParts} makes the shipped ones. */
 export interface CoreParts {
@@ -20,6 +21,8 @@ export interface CoreParts {
   flushHandle(group: IommuGroup, handle: AttachHandle): void;
   /** The attachment of `handle` ends: no reader finds it any more. */
   endHandle(handle: AttachHandle): void;
+  /** A further bind of a device and an address space that have a bond: which bond it gets (`iommu_sva_bind_device`). */
+  shareBond(bond: SvaHandle): SvaHandle;
 }
 
 /** The parts as shipped. */
@@ -37,6 +40,10 @@ export function coreParts(): CoreParts {
     flushHandle: flushHandleFaults,
     endHandle: (handle) => {
       handle.live = false;
+    },
+    shareBond: (bond) => {
+      bond.users++;
+      return bond;
     },
   };
 }

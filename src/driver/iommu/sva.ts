@@ -7,6 +7,7 @@ import { KernelError } from '../kernel.ts';
 import { attachDevicePasid, attachHandleGet, detachDevicePasid } from './attach.ts';
 import { groupOf } from './group.ts';
 import type { AttachHandle, Device, IommuDomain, MmStruct, PageFaultGroup } from './ops.ts';
+import { type CoreParts, coreParts } from './parts.ts';
 
 /** PASIDs have 20 bits on the bus; 0 stands for none (`IOMMU_FIRST_GLOBAL_PASID`). */
 const FIRST_PASID = 1;
@@ -30,14 +31,16 @@ interface MmData {
 /** All bonds of one core; see the module comment. */
 export class Sva {
   readonly #kernel: Kernel;
+  readonly #parts: CoreParts;
   readonly #lock: Lock;
   readonly #pasids: IdAllocator;
   readonly #mms = new Map<MmStruct, MmData>();
   readonly #bonds = new Map<AttachHandle, SvaHandle>();
   readonly #released = new WeakSet<MmStruct>();
 
-  constructor(kernel: Kernel) {
+  constructor(kernel: Kernel, parts: CoreParts = coreParts()) {
     this.#kernel = kernel;
+    this.#parts = parts;
     this.#lock = kernel.lock('iommu-sva');
     this.#pasids = kernel.ids('pasid', FIRST_PASID, LAST_PASID);
   }
@@ -69,8 +72,9 @@ export class Sva {
       if (present?.handle) {
         const bond = this.#bonds.get(attachHandleGet(group, data.pasid, 'sva'));
         if (bond?.mm !== mm) throw new KernelError('EBUSY', `PASID ${data.pasid} belongs to another address space`);
-        bond.users++;
-        return bond;
+        const shared = this.#parts.shareBond(bond);
+        this.#bonds.set(shared, shared);
+        return shared;
       }
       return this.#newBond(dev, mm, data);
     });

@@ -118,12 +118,17 @@ export function flushTimeout({ smmu }: Vintf): void {
   issueList(smmu, smmu.cmdq, [CMD_SYNC.encode({})], true);
 }
 
-/** Stops a queue and clears its registers (`tegra241_vcmdq_hw_deinit`). False: it never stopped. */
+/**
+ * Stops a queue and clears its registers (`tegra241_vcmdq_hw_deinit`). False: it never stopped.
+ *
+ * What a queue that may run fetches is said by them: Linux clears them all the same; here it is told to stop once more,
+ * and if that is in vain too they are left alone.
+ */
 export function queueDeinit(queue: Vcmdq): boolean {
   const { vintf, lvcmdq } = queue;
   const { regs, index, smmu } = vintf;
   const at = (register: Parameters<CmdqvRegisters['lvcmdq']>[2]): Pa => regs.lvcmdq(index, lvcmdq, register);
-  const stopped = queueConfigure(queue, 0);
+  const stopped = queueConfigure(queue, 0) || queueConfigure(queue, 0);
   if (!stopped) {
     const show = [VCMDQ_GERRORN, VCMDQ_GERROR, VCMDQ_CONS].map(
       (register) => `${register.name}=0x${regs.read32(register, at(register)).toString(16)}`,
@@ -131,6 +136,7 @@ export function queueDeinit(queue: Vcmdq): boolean {
     smmu.kernel.log('err', `${queueName(queue)}: ${show.join(', ')}`);
   }
   smmu.parts.vintf.flushTimeout(vintf);
+  if (!stopped) return false;
   regs.write32Relaxed(VCMDQ_PROD, at(VCMDQ_PROD), 0);
   regs.write32Relaxed(VCMDQ_CONS, at(VCMDQ_CONS), 0);
   regs.write64Relaxed(VCMDQ_BASE, at(VCMDQ_BASE), 0n);
@@ -141,7 +147,7 @@ export function queueDeinit(queue: Vcmdq): boolean {
     smmu.kernel.log('warn', `${queueName(queue)}: uncleared error detected, resetting`);
     regs.write32(VCMDQ_GERRORN, at(VCMDQ_GERRORN), gerror);
   }
-  return stopped;
+  return true;
 }
 
 function writeBase(queue: Vcmdq): void {

@@ -6,5 +6,7 @@ import { dataPage, name, pasid, type Shapes } from './values.ts';
 /** See the module comment. */
 export const atsShapes: Shapes<AtsOperation> = {
   translate: { dev: name, page: dataPage, write: z.boolean().optional(), pasid: pasid.optional() },
+  forge: { dev: name, page: dataPage },
+  pageRequest: { dev: name, page: dataPage, write: z.boolean().optional(), pasid: pasid.optional() },
   atcHang: { dev: name, on: z.boolean() },
 };

@@ -34,7 +34,7 @@ export const guestShapes: Shapes<GuestOperation> = {
     vm: name,
     space,
     level: small(1, 2),
-    to: z.union([space, z.literal('outside')]).nullable(),
+    to: z.union([space, z.enum(['outside', 'beyond'])]).nullable(),
   },
   guestMap: { vm: name, space, page: dataPage, to: dataPage.nullable() },
 };

@@ -10,6 +10,7 @@ import { objectShapes } from './objects.ts';
 import { pasidShapes } from './pasids.ts';
 import { queueShapes } from './queues.ts';
 import { spaceShapes } from './spaces.ts';
+import { svaShapes } from './sva.ts';
 import type { Shapes } from './values.ts';
 
 /** Operations: by name, what each takes. */
@@ -23,5 +24,6 @@ export const OPERATIONS: Shapes<Operation> = {
   ...queueShapes,
   ...cmdqvShapes,
   ...handoverShapes,
+  ...svaShapes,
   ...failureShapes,
 };

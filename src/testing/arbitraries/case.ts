@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import type { VmidPolicyName } from '../../driver/arm-smmu-v3/index.ts';
 import type { ScheduleConfig } from '../../hw/schedule.ts';
+import type { HoldPolicyName } from '../../iommufd/index.ts';
 import type { LabCase } from '../case.ts';
 import { type Flavour, type LabChoices, meet, only } from '../flavour.ts';
 import { FLAVOURS } from '../flavours/index.ts';
@@ -28,8 +29,16 @@ export interface CaseOptions {
 /** Most operations of a case, unless told. */
 export const DEFAULT_MAX_OPS = 250;
 
-/** Presets that are drawn: smallVmid is linuxNesting with 8-bit VMIDs, which are drawn by themselves. */
-const DRAWN_PRESETS: readonly LabPreset[] = ['linuxNesting', 'qemuVirt', 'grace'];
+/** Presets that are drawn as often as each other. smallVmid is linuxNesting with 8-bit VMIDs, drawn by themselves. */
+const USUAL_PRESETS: readonly LabPreset[] = ['linuxNesting', 'qemuVirt', 'grace'];
+/** What mmu700 has besides, a flavour of its own draws. */
+const DRAWN_PRESETS: readonly LabPreset[] = [...USUAL_PRESETS, ...USUAL_PRESETS, ...USUAL_PRESETS, 'mmu700'];
+
+/**
+ * How a vIOMMU holds its IOMMU where a flavour does not say: as Linux does, and now and then so that its device cannot be
+ * unbound before it. Drawn last: what else is drawn does not depend on it.
+ */
+const DRAWN_HOLDS: readonly HoldPolicyName[] = [...Array.from({ length: 9 }, () => 'raw' as const), 'users'];
 
 const SMMUS = 2;
 const DEVICES = 2;
@@ -94,10 +103,16 @@ export function flavourCase(flavour: Flavour, options: CaseOptions = {}): fc.Arb
   if (left === null) return null;
   const { smmus = [SMMUS], devices = [DEVICES], vms = [VMS] } = left;
   const from = pools(smmus[0] ?? SMMUS, devices[0] ?? DEVICES, vms[0] ?? VMS);
-  return fc.record({
-    config: labConfig({ ...options, among: left }),
-    steps: steps(flavour, from, options.maxOps ?? DEFAULT_MAX_OPS),
-  });
+  return fc
+    .record({
+      config: labConfig({ ...options, among: left }),
+      steps: steps(flavour, from, options.maxOps ?? DEFAULT_MAX_OPS),
+      hold: fc.constantFrom(...DRAWN_HOLDS),
+    })
+    .map(({ config, steps, hold }) => ({
+      config: config.iommuHold === undefined && hold !== 'raw' ? { ...config, iommuHold: hold } : config,
+      steps,
+    }));
 }
 
 /** The flavours that a property is asked on alone: its own, or all. */

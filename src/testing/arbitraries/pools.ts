@@ -21,6 +21,10 @@ export interface Pools {
   readonly windows: readonly string[];
   /** Hardware queues: LVCMDQ 0 of each vIOMMU, then LVCMDQ 1 of each. */
   readonly queues: readonly string[];
+  /** Processes of the host. */
+  readonly processes: readonly string[];
+  /** Bonds of devices with processes. */
+  readonly bonds: readonly string[];
 }
 
 /** An arbitrary for each operation of a family. */
@@ -35,6 +39,11 @@ export const EACH = 2;
 
 /** Queues of a VINTF. */
 export const LVCMDQS = 2;
+
+/** Processes that cases of SVA have. */
+export const PROCESSES = 2;
+/** Bonds for each device. */
+const BONDS = 2;
 
 /** The pools of a lab with so many SMMUs, devices behind each, and VMs. */
 export function pools(smmus: number, perSmmu: number, vms: number): Pools {
@@ -52,6 +61,8 @@ export function pools(smmus: number, perSmmu: number, vms: number): Pools {
     veventqs: named('e', smmus * EACH),
     windows: named('w', smmus * EACH),
     queues: named('q', LVCMDQS * smmus * EACH),
+    processes: named('mm', PROCESSES),
+    bonds: named('b', BONDS * devices),
   };
 }
 

@@ -120,6 +120,7 @@ const deviceAct = ({ vm, dev }: Place, ats: boolean): fc.Arbitrary<Operation> =>
     { weight: 1, arbitrary: fc.constant<Operation>({ op: 'settle', dev }) },
     { weight: vm === 0 ? 2 : 0, arbitrary: flood },
     { weight: vm === 0 && ats ? 1 : 0, arbitrary: hang },
+    { weight: vm === 0 && ats ? 1 : 0, arbitrary: page.map((at): Operation => ({ op: 'forge', dev, page: at })) },
   );
 };
 

@@ -5,7 +5,7 @@ import type { LabChoices } from '../flavour.ts';
 import { FLAVOURS } from '../flavours/index.ts';
 import { OPERATION_NAMES } from '../operations.ts';
 import type { Property } from '../property.ts';
-import { ERRNO_LIST, FAILURE_POINTS, ofCmdqv } from './errnos.ts';
+import { ERRNO_LIST, FAILURE_POINTS, ofCmdqv, underPolicy } from './errnos.ts';
 import {
   CMDQV_STATES,
   COMMAND_LIST,
@@ -15,6 +15,9 @@ import {
   MODES,
   NEVER_COMMANDS,
   NEVER_EVENTS,
+  NEVER_RULES,
+  NEVER_VMID_STEPS,
+  SEEDED_RULES,
   VMID_EDGES,
 } from './lists.ts';
 
@@ -39,6 +42,10 @@ export function coverable(properties: readonly Property[], fixed: CaseOptions): 
   const watched = properties.some(({ sanitizer }) => sanitizer === true);
   const cmdqv = presets.includes(WITH_CMDQV);
   const drawn = properties.some(({ cases, run }) => cases === undefined && run === undefined);
+  const eager = fixed.schedule === 'eager';
+  const judged = (id: string): boolean =>
+    (cmdqv || !id.startsWith(ABOUT_CMDQV)) && !(id in NEVER_RULES) && !(eager && id in SEEDED_RULES);
+  const vmidSteps = VMID_EDGES.map(([from, to]) => edge(from, to)).filter((step) => !(step in NEVER_VMID_STEPS));
   return {
     policies: foreign ? [] : names(left.policy),
     presets,
@@ -46,16 +53,13 @@ export function coverable(properties: readonly Property[], fixed: CaseOptions): 
     schedules: fixed.schedule === undefined ? ['eager', 'seeded'] : [fixed.schedule],
     flavours: drawn ? fittingFlavours(FLAVOURS, fixed).map(({ flavour }) => flavour.name) : [],
     operations: OPERATION_NAMES,
-    errnos: ERRNO_LIST,
+    errnos: ERRNO_LIST.filter((one) => underPolicy(one, fixed.policy)),
     failures: FAILURE_POINTS.filter((point) => cmdqv || !ofCmdqv(point)),
     commands: ['CMD_CFGI_ALL', ...COMMAND_LIST.map(({ name }) => name)].filter((name) => !(name in NEVER_COMMANDS)),
     events: EVENT_LIST.map(({ name }) => name).filter((name) => !(name in NEVER_EVENTS)),
     streams: STREAM_STEPS,
-    vmids: watched && !foreign ? VMID_EDGES.map(([from, to]) => edge(from, to)) : [],
+    vmids: watched && !foreign ? vmidSteps : [],
     cmdqv: cmdqv ? CMDQV_STATES : [],
-    rules: [
-      ...properties.map(({ name }) => name),
-      ...(watched ? DECIDABLE.filter((id) => cmdqv || !id.startsWith(ABOUT_CMDQV)) : []),
-    ],
+    rules: [...properties.map(({ name }) => name), ...(watched ? DECIDABLE.filter(judged) : [])],
   };
 }

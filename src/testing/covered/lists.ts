@@ -55,7 +55,7 @@ export const edge = (from: string, to: string): string => `${from} to ${to}`;
 export const NEVER_COMMANDS: Readonly<Record<string, string>> = {
   CMD_PREFETCH_ADDR: 'a hint: the driver sends none, and a VM may not',
   CMD_CFGI_STE_RANGE: 'the driver sends CMD_CFGI_STE and CMD_CFGI_ALL',
-  CMD_CFGI_VMS_PIDM: 'no SMMU of a lab has MPAM',
+  CMD_CFGI_VMS_PIDM: 'the driver sets no VMSPtr',
   CMD_TLBI_EL2_VAA: 'the driver names an ASID with every address at EL2',
   CMD_DPTI_ALL: 'the Device Permission Table is not modelled',
   CMD_DPTI_PA: 'the Device Permission Table is not modelled',
@@ -67,12 +67,28 @@ export const NEVER_EVENTS: Readonly<Record<string, string>> = {
   F_TLB_CONFLICT: 'the TLB modelled here never matches two entries',
   F_CFG_CONFLICT: 'the configuration caches modelled here never match two entries',
   E_PAGE_REQUEST: 'devices give no hints',
-  F_VMS_FETCH: 'no SMMU of a lab has MPAM',
+  F_VMS_FETCH: 'the driver sets no VMSPtr',
   F_STE_FETCH: 'the host has its tables in memory',
   F_CD_FETCH: 'what lies outside memory is not mapped at stage 2: F_TRANSLATION',
   F_WALK_EABT: 'what lies outside memory is not mapped at stage 2: F_TRANSLATION',
   F_ACCESS: 'nobody clears an Access flag',
   C_BAD_STREAMID: 'the Stream table has room for all devices',
+};
+
+/** Rules of the sanitizer that have no subject in a lab, and why. */
+export const NEVER_RULES: Readonly<Record<string, string>> = {
+  'CFG-17': 'the driver makes no CONT blocks, and a guest has no STEs',
+};
+
+/** Rules whose subject is what only the seeded schedule does, and why. */
+export const SEEDED_RULES: Readonly<Record<string, string>> = {
+  'CFG-9': 'stores overtake each other',
+};
+
+/** Steps of a VMID that do not occur in a lab, and why. */
+export const NEVER_VMID_STEPS: Readonly<Record<string, string>> = {
+  'DRAINING-CFG to INSTALLED':
+    'the driver waits for its CMD_CFGI_STE before it installs anything; of two that are lost no case is drawn',
 };
 
 /** Commands, CMD_CFGI_ALL among them, by name and opcode. */

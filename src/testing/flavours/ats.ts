@@ -1,7 +1,7 @@
 import fc from 'fast-check';
-import { commands, nestedUp, type Place, place } from '../arbitraries/places.ts';
-import type { Pools } from '../arbitraries/pools.ts';
-import { page } from '../arbitraries/values.ts';
+import { commands, nestedUp, type Place, place, renest } from '../arbitraries/places.ts';
+import { EACH, type Pools } from '../arbitraries/pools.ts';
+import { page, vsteMode } from '../arbitraries/values.ts';
 import type { Flavour } from '../flavour.ts';
 import type { Operation } from '../operation.ts';
 
@@ -54,6 +54,41 @@ const direct = (p: Pools): fc.Arbitrary<Operation[]> =>
       through(dev, page, write),
     ]);
 
+/** A device that nobody allowed to asks for a page, and then gets another owner. */
+const asked = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc
+    .record({ at: place(p), page, write: fc.boolean(), forged: fc.boolean() })
+    .map(({ at: { dev, ioas }, page, write, forged }): Operation[] => [
+      { op: 'attach', dev, to: ioas },
+      forged ? { op: 'forge', dev, page } : { op: 'pageRequest', dev, page, write },
+      { op: 'unbind', dev },
+      { op: 'forge', dev, page },
+      { op: 'bind', dev },
+      through(dev, page, write),
+    ]);
+
+/** A guest whose device has translations changes its STE to one of another kind, and back. */
+const restated = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc
+    .record({ at: place(p), page, first: fc.boolean(), vste: vsteMode, ats: fc.boolean(), write: fc.boolean() })
+    .map(({ at, page, first, vste, ats, write }): Operation[] => {
+      const { dev, viommu, nested } = at;
+      // The name of its SMMU's other nested HWPT: a VMM makes the new one before it destroys the old.
+      const number = Number(nested.slice(1));
+      const next = p.nested[number % EACH === 0 ? number + 1 : number - 1] ?? nested;
+      return [
+        ...(first ? nestedUp(at, { ats: true }) : []),
+        through(dev, page, write),
+        { op: 'destroy', name: next },
+        { op: 'nestedAlloc', as: next, dev, on: viommu, vste, ats },
+        { op: 'attach', dev, to: next },
+        { op: 'destroy', name: nested },
+        through(dev, page, write),
+        ...renest(at, { ats: true }),
+        through(dev, page, write),
+      ];
+    });
+
 /** Devices with ATS keep translations of their own. */
 export const ats: Flavour = {
   name: 'ats',
@@ -75,11 +110,15 @@ export const ats: Flavour = {
     guestMap: 2,
     invalidate: 3,
     atcHang: 1,
+    forge: 2,
+    pageRequest: 2,
     resetBegin: 1,
     resetEnd: 2,
   },
   chains: (p) => [
     { weight: 3, arbitrary: nested(p) },
     { weight: 2, arbitrary: direct(p) },
+    { weight: 1, arbitrary: restated(p) },
+    { weight: 1, arbitrary: asked(p) },
   ],
 };

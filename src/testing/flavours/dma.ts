@@ -1,4 +1,21 @@
+import fc from 'fast-check';
+import { place } from '../arbitraries/places.ts';
+import type { Pools } from '../arbitraries/pools.ts';
+import { page } from '../arbitraries/values.ts';
 import type { Flavour } from '../flavour.ts';
+import type { Operation } from '../operation.ts';
+
+/** A device writes to a page that may only be read from now on. */
+const protectedPage = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc.record({ at: place(p), page, s1: fc.boolean() }).map(({ at: { dev, ioas, vm, s2 }, page, s1 }): Operation[] => [
+    { op: 'hwptAlloc', as: s2, dev, ioas, nestParent: true },
+    { op: 'attach', dev, to: s1 ? ioas : s2 },
+    { op: 'dma', dev, page, write: true },
+    { op: 'unmap', ioas, page, pages: 1 },
+    { op: 'map', ioas, vm, page, from: page, pages: 1, readonly: true },
+    { op: 'dma', dev, page, write: true },
+    { op: 'dma', dev, page },
+  ]);
 
 /** Devices do DMA while memory, tables and attachments change under them. */
 export const dma: Flavour = {
@@ -20,4 +37,5 @@ export const dma: Flavour = {
     unbind: 1,
     bind: 1,
   },
+  chains: (p) => [{ weight: 1, arbitrary: protectedPage(p) }],
 };

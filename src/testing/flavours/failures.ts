@@ -1,6 +1,9 @@
 import fc from 'fast-check';
+import { aimed, objectAims } from '../arbitraries/aimed.ts';
 import { operation } from '../arbitraries/operations.ts';
+import { nestedUp, place } from '../arbitraries/places.ts';
 import type { Pools } from '../arbitraries/pools.ts';
+import { page } from '../arbitraries/values.ts';
 import type { Flavour } from '../flavour.ts';
 import type { Operation } from '../operation.ts';
 
@@ -20,6 +23,24 @@ const everLater = (p: Pools): fc.Arbitrary<Operation[]> =>
       Array.from({ length: times }, (_, i): Operation[] => [{ op: 'fail', point, nth: first + i }, tried]).flat(),
     );
 
+/** A VM starts on a device that has left another, and one of the steps fails before the VMM tries it again. */
+const failedStart = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc
+    .record({
+      at: place(p),
+      step: fc.nat({ max: 4 }),
+      point: fc.constantFrom('alloc:', 'alloc:', 'ids:', 'copy:to-user'),
+      nth: fc.oneof(fc.constant(1), fc.integer({ min: 1, max: 5 })),
+      next: operation(MAKING, p),
+    })
+    .map(({ at, step, point, nth, next }): Operation[] => [
+      { op: 'detach', dev: at.dev },
+      ...[at.nested, at.vdevice, at.viommu].map((name): Operation => ({ op: 'destroy', name })),
+      ...nestedUp(at).flatMap((one, i): Operation[] =>
+        i === step ? [{ op: 'fail', point, nth }, one, next, one] : [one],
+      ),
+    ]);
+
 /** Allocations, ids and copies fail in the middle of things. */
 export const failures: Flavour = {
   name: 'failures',
@@ -37,6 +58,10 @@ export const failures: Flavour = {
     map: 1,
     fail: 8,
   },
-  chains: (p) => [{ weight: 2, arbitrary: everLater(p) }],
+  chains: (p) => [
+    { weight: 2, arbitrary: everLater(p) },
+    { weight: 1, arbitrary: failedStart(p) },
+    { weight: 1, arbitrary: aimed(p, page, objectAims(p)) },
+  ],
   share: 2,
 };

@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { aimed, queueAims } from '../arbitraries/aimed.ts';
 import { commands, nestedUp, place } from '../arbitraries/places.ts';
 import type { Pools } from '../arbitraries/pools.ts';
 import { page } from '../arbitraries/values.ts';
@@ -56,11 +57,11 @@ const hosted = (p: Pools): fc.Arbitrary<Operation[]> =>
     ]);
 
 /** A guest's device faults, and its VMM reads the events; or the device goes away before the kernel has heard of them. */
-const events = (p: Pools): fc.Arbitrary<Operation[]> =>
+export const events = (p: Pools): fc.Arbitrary<Operation[]> =>
   fc
-    .record({ at: place(p), page, depth: fc.constantFrom(1, 1, 8), end: fc.nat({ max: 2 }) })
+    .record({ at: place(p), page, depth: fc.constantFrom(1, 1, 8), end: fc.constantFrom(0, 1, 2, 2) })
     .map(({ at, page, depth, end }): Operation[] => {
-      const { dev, vm, viommu, veventq, nested } = at;
+      const { dev, vm, viommu, vdevice, veventq, nested } = at;
       const unmapped: Operation[] = [
         { op: 'guestMap', vm, space: 0, page, to: null },
         commands(at, { command: 'NH_ALL' }),
@@ -76,6 +77,11 @@ const events = (p: Pools): fc.Arbitrary<Operation[]> =>
         [...unmapped, { op: 'dma', dev, page, unheard: true }, ...again],
       ];
       return [
+        // The VM starts anew: a device has one vDEVICE at a time, and no object has the name of another.
+        { op: 'detach', dev },
+        { op: 'destroy', name: nested },
+        { op: 'destroy', name: vdevice },
+        { op: 'guestCd', vm, cd: 0, space: 0 },
         ...nestedUp(at),
         { op: 'veventqAlloc', as: veventq, viommu, depth },
         ...(ends[end] ?? []),
@@ -114,5 +120,6 @@ export const faults: Flavour = {
     { weight: 3, arbitrary: stalls(p) },
     { weight: 1, arbitrary: hosted(p) },
     { weight: 2, arbitrary: events(p) },
+    { weight: 1, arbitrary: aimed(p, page, queueAims(p)) },
   ],
 };

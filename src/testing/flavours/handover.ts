@@ -18,15 +18,16 @@ const takeOver = (p: Pools): fc.Arbitrary<Operation[]> =>
       at: place(p),
       other: fc.nat({ max: p.devices.length - 1 }),
       how: fc.constantFrom('nested' as const, 'nested' as const, 's2' as const, 's1' as const, 'shared' as const),
+      vste: fc.constantFrom('translate' as const, 'translate' as const, 'bypass' as const, 'abort' as const),
       kexec: handoverMakers(p).kexec,
       claimed: fc.array(oneOf(p.devices), { maxLength: 3 }),
       page,
     })
-    .map(({ at, other, how, kexec, claimed, page }): Operation[] => {
+    .map(({ at, other, how, vste, kexec, claimed, page }): Operation[] => {
       const { dev, ioas, s2 } = at;
       const work: Operation[] =
         how === 'nested'
-          ? nestedUp(at)
+          ? nestedUp(at).map((one): Operation => (one.op === 'nestedAlloc' ? { ...one, vste } : one))
           : [
               { op: 'hwptAlloc', as: s2, dev, ioas, nestParent: how !== 's1' },
               { op: 'attach', dev, to: s2 },
@@ -61,11 +62,12 @@ const sleep = (p: Pools): fc.Arbitrary<Operation[]> =>
       at: place(p),
       suspend: handoverMakers(p).smmuSuspend,
       first: fc.boolean(),
-      what: fc.nat({ max: 5 }),
+      what: fc.nat({ max: 6 }),
       page,
       from: page,
+      ack: fc.constantFrom('CR0ACK', 'IRQ_CTRLACK', null, null, null, null),
     })
-    .map(({ at, suspend, first, what, page, from }): Operation[] => {
+    .map(({ at, suspend, first, what, page, from, ack }): Operation[] => {
       const { dev, ioas, vm, s2, nested, viommu } = at;
       const meanwhile: Operation[][] = [
         [{ op: 'detach', dev }],
@@ -81,14 +83,22 @@ const sleep = (p: Pools): fc.Arbitrary<Operation[]> =>
           { op: 'destroy', name: viommu },
         ],
         [{ op: 'attach', dev, to: s2 }],
+        [
+          { op: 'detach', dev },
+          { op: 'attach', dev, to: nested },
+        ],
       ];
+      const resume: Operation = { op: 'smmuResume', smmu: smmuOf(p, dev) };
+      // A register that does not answer in time: the resume is tried again.
+      const late: Operation[] = ack === null ? [] : [{ op: 'fail', point: `poll:${ack}`, nth: 1 }, resume];
       return [
         ...(first ? nestedUp(at) : [{ op: 'attach' as const, dev, to: ioas }]),
         ...reads(p, page),
         { ...suspend, smmu: smmuOf(p, dev) },
         ...(meanwhile[what] ?? []),
         { op: 'dma', dev, page },
-        { op: 'smmuResume', smmu: smmuOf(p, dev) },
+        ...late,
+        resume,
         ...reads(p, page),
       ];
     });
@@ -103,6 +113,7 @@ const cut = (p: Pools): fc.Arbitrary<Operation[]> =>
 export const handover: Flavour = {
   name: 'handover',
   title: 'another kernel takes over, SMMUs sleep and lose power while devices are at work',
+  lab: { ats: [false, false, false, true] },
   weights: {
     hwptAlloc: 1,
     viommuAlloc: 2,
@@ -158,7 +169,7 @@ const pulled = (p: Pools): fc.Arbitrary<Operation[]> =>
 export const unplug: Flavour = {
   name: 'unplug',
   title: 'devices and then their SMMU are unplugged under live vIOMMUs',
-  // A device that a vIOMMU counts on ('users') cannot be closed before it: a VMM's exit leaves it behind.
+  // With the others the SMMU is gone under the vIOMMU ('raw'), or stays ('users').
   lab: { iommuHold: ['revoke', 'wait-cnt'], preset: ['linuxNesting', 'qemuVirt'] },
   weights: {
     hwptAlloc: 2,

@@ -2,6 +2,7 @@
 import type { Flavour } from '../flavour.ts';
 import { ats } from './ats.ts';
 import { crowds } from './crowds.ts';
+import { dirty } from './dirty.ts';
 import { dma } from './dma.ts';
 import { failures } from './failures.ts';
 import { faults } from './faults.ts';
@@ -14,6 +15,7 @@ import { owners } from './owners.ts';
 import { pasids } from './pasids.ts';
 import { spaces } from './spaces.ts';
 import { streams } from './streams.ts';
+import { sva } from './sva.ts';
 import { timeouts } from './timeouts.ts';
 import { vcmdq } from './vcmdq.ts';
 
@@ -37,4 +39,6 @@ export const FLAVOURS: readonly Flavour[] = [
   handover,
   unplug,
   exhaustion,
+  dirty,
+  sva,
 ];

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { commands, nestedUp, place } from '../arbitraries/places.ts';
-import type { Pools } from '../arbitraries/pools.ts';
+import { oneOf, type Pools } from '../arbitraries/pools.ts';
 import { page, pasid, space } from '../arbitraries/values.ts';
 import type { Flavour } from '../flavour.ts';
 import type { Operation } from '../operation.ts';
@@ -22,6 +22,52 @@ const hosted = (p: Pools): fc.Arbitrary<Operation[]> =>
       { op: 'pasidDetach', dev, pasid },
       { op: 'dma', dev, page, pasid },
     ]);
+
+/** Who has a CD of a device: its RID, or one of its PASIDs. */
+const users = fc.shuffledSubarray([0, 1, 2], { minLength: 3, maxLength: 3 });
+
+/**
+ * A device whose RID and PASIDs each have an address space, as one that several queues of a program share: they come and go
+ * in any order, and the others go on with DMA.
+ */
+const beside = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc
+    .record({
+      at: place(p),
+      page,
+      order: users,
+      rid: oneOf(p.s2s),
+      pasids: fc.tuple(oneOf(p.s2s), oneOf(p.s2s)),
+      leaves: fc.nat({ max: 4 }),
+      back: fc.boolean(),
+      other: oneOf(p.ioas.slice(0, 2)),
+    })
+    .map(({ at: { dev, ioas }, page, order, rid, pasids, leaves, back, other }): Operation[] => {
+      const spaces = [rid, ...pasids];
+      const comes = (who: number): Operation =>
+        who === 0 ? { op: 'attach', dev, to: rid } : { op: 'pasidAttach', dev, pasid: who, to: spaces[who] ?? rid };
+      const dmas = [undefined, 0, 1].map(
+        (pasid): Operation => ({ op: 'dma', dev, page, ...(pasid === undefined ? {} : { pasid }) }),
+      );
+      const goes: Operation[][] = [
+        [{ op: 'detach', dev }],
+        [{ op: 'detach', dev }],
+        [{ op: 'attach', dev, to: other }],
+        [{ op: 'pasidDetach', dev, pasid: 1 }],
+        [{ op: 'pasidAttach', dev, pasid: 1, to: rid }],
+      ];
+      return [
+        { op: 'detach', dev },
+        ...p.s2s.map((as, i): Operation => ({ op: 'hwptAlloc', as, dev, ioas: `a${i}`, pasid: true })),
+        ...order.map(comes),
+        ...dmas,
+        ...(goes[leaves] ?? []),
+        ...dmas,
+        { op: 'unmap', ioas, page, pages: 1 },
+        ...dmas,
+        ...(back ? [comes(0)] : []),
+      ];
+    });
 
 /** A guest has several CDs and chooses by SubstreamID. */
 const guest = (p: Pools): fc.Arbitrary<Operation[]> =>
@@ -71,12 +117,15 @@ export const pasids: Flavour = {
     dma: 4,
     pasidAttach: 6,
     pasidDetach: 3,
+    resetBegin: 1,
+    resetEnd: 2,
     guestCd: 2,
     invalidate: 2,
     fail: 1,
   },
   chains: (p) => [
-    { weight: 3, arbitrary: hosted(p) },
+    { weight: 2, arbitrary: hosted(p) },
+    { weight: 2, arbitrary: beside(p) },
     { weight: 2, arbitrary: guest(p) },
   ],
 };

@@ -53,8 +53,6 @@ export const spaces: Flavour = {
     detach: 2,
     destroy: 2,
     dma: 10,
-    dirtyTracking: 1,
-    dirtyRead: 1,
     fail: 1,
   },
   chains: (p) => [

@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { aimed, cmdqvAims } from '../arbitraries/aimed.ts';
 import { badRing, cmdqvMakers, goodCommand, goodRing, queueName } from '../arbitraries/families/cmdqv.ts';
 import { type Place, place } from '../arbitraries/places.ts';
 import { LVCMDQS, type Pools } from '../arbitraries/pools.ts';
@@ -25,8 +26,9 @@ const bringUp = (p: Pools): fc.Arbitrary<Operation[]> =>
       }),
       commands: fc.array(goodCommand, { minLength: 1, maxLength: 3 }),
       late: fc.boolean(),
+      direct: fc.constantFrom(false, false, true),
     })
-    .map(({ at, cd, vste, rings, commands, late }): Operation[] => {
+    .map(({ at, cd, vste, rings, commands, late, direct }): Operation[] => {
       const { dev, vm, ioas, s2, viommu, nested, vdevice, vsid } = at;
       const i = numberOf(at);
       const window = p.windows[i] ?? '';
@@ -37,6 +39,8 @@ const bringUp = (p: Pools): fc.Arbitrary<Operation[]> =>
       ];
       return [
         { op: 'hwptAlloc', as: s2, dev, ioas, nestParent: true },
+        // VMMs attach a device to the S2 when they open it, and make the vIOMMU when the guest wants one.
+        ...(direct ? [{ op: 'attach' as const, dev, to: s2 }] : []),
         { op: 'viommuAlloc', as: viommu, dev, parent: s2, type: TEGRA },
         ...(late ? [] : attached),
         { op: 'mmap', as: window, viommu, vm },
@@ -171,5 +175,6 @@ export const vcmdq: Flavour = {
     { weight: 2, arbitrary: remap(p) },
     { weight: 2, arbitrary: mischief(p) },
     { weight: 2, arbitrary: single(p) },
+    { weight: 1, arbitrary: aimed(p, page, cmdqvAims(p)) },
   ],
 };

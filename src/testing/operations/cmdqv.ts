@@ -57,7 +57,7 @@ export type CmdqvOperation =
       readonly offset?: number;
       readonly bytes: number;
     }
-  /** mmap of what VIOMMU_ALLOC offered, put into a VM. */
+  /** mmap of what VIOMMU_ALLOC offered, put into a VM. An offset of a vIOMMU that is gone may be another one's by now. */
   | { readonly op: 'mmap'; readonly as: string; readonly viommu: string; readonly vm: string }
   | { readonly op: 'munmap'; readonly name: string }
   /** The guest clears PROD and CONS and enables a queue; disables it; goes on after an error. */
@@ -151,7 +151,8 @@ export const performCmdqv: Performers<CmdqvOperation> = {
   mmap: (lab, { as, viommu, vm }) => {
     if (lab.windows.get(as) !== undefined) return { status: 'skipped', why: `${as} is there already` };
     const { ctx, offset, length } = lab.windows.offerOf(viommu) ?? { ctx: lab.ctx, offset: BigInt(NO_ID), length: 1n };
-    lab.windows.open(as, viommu, lab.guest(vm), ctx.mmap({ offset, length }));
+    const vma = ctx.mmap({ offset, length });
+    lab.windows.open(as, lab.nameOf(vma.ownerId, ctx) ?? viommu, lab.guest(vm), vma);
     return undefined;
   },
   munmap: (lab, { name }) =>

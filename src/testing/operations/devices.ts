@@ -5,6 +5,7 @@ import { guestAddress, readMark } from '../guest.ts';
 import { CaseError, type Lab, type StalledAccess } from '../lab.ts';
 import { STAYS_BLOCKED } from '../model.ts';
 import type { DmaOutcome, OperationResult } from '../operation.ts';
+import { FIRST_PROCESS } from '../process.ts';
 import { idOf, type Performers, type Texts, within } from './family.ts';
 
 /** See the module comment. */
@@ -53,7 +54,8 @@ function outcome(lab: Lab, result: DmaResult, write: boolean): DmaOutcome {
   const mark = readMark(result.data);
   if (mark === undefined) return { status: 'ok' };
   const { vm, page, boot } = mark;
-  return { status: 'ok', vm, page, ...(boot === lab.boots ? {} : { old: true }) };
+  const whose = vm < FIRST_PROCESS ? { vm } : { mm: vm - FIRST_PROCESS };
+  return { status: 'ok', ...whose, page, ...(boot === lab.boots ? {} : { old: true }) };
 }
 
 function dma(lab: Lab, access: DmaAccess): DmaOutcome {

@@ -37,8 +37,8 @@ export type GuestOperation =
       readonly vm: string;
       readonly space: number;
       readonly level: number;
-      /** The other space; null: not valid; 'outside': where it has no memory. */
-      readonly to: number | null | 'outside';
+      /** The other space; null: not valid; 'outside': where it has no memory; 'beyond': an address above IPS. */
+      readonly to: number | null | 'outside' | 'beyond';
     };
 
 function checkPages(page: number, to: number | null): void {
@@ -103,8 +103,10 @@ export const performGuests: Performers<GuestOperation> = {
   },
 };
 
-const targetText = (to: number | null | 'outside'): string =>
-  to === null ? 'to nothing' : to === 'outside' ? 'outside its memory' : `to ${to}`;
+const targetText = (to: number | null | 'outside' | 'beyond'): string =>
+  typeof to === 'number' ? `to ${to}` : to === null ? 'to nothing' : NOWHERE_TEXTS[to];
+
+const NOWHERE_TEXTS = { outside: 'outside its memory', beyond: 'beyond the addresses of its CD' } as const;
 
 /** How each is told. */
 export const guestTexts: Texts<GuestOperation> = {

@@ -1,7 +1,8 @@
 /** What happens to SMMUs and kernels as wholes: power, resets, unplug, another kernel, other tenants of the host. */
 import { L1STD, STE } from '../../../spec/index.ts';
+import { DeviceObject } from '../../iommufd/device.ts';
 import { removeIommu } from '../../iommufd/index.ts';
-import { CaseError, type Lab } from '../lab.ts';
+import { CaseError, type Lab, type LabDevice } from '../lab.ts';
 import type { OperationResult } from '../operation.ts';
 import type { Performers, Texts } from './family.ts';
 
@@ -67,13 +68,29 @@ function suspend(lab: Lab, smmu: string, power: 'on' | 'off' | 'warm'): undefine
   if (power !== 'on') lab.machine.resetSmmu(smmu, power === 'off' ? 'lost' : 'kept');
 }
 
+/** A device behind an SMMU that cannot be unbound, or was not when it was closed: a vIOMMU counts on it, or did. */
+function held(lab: Lab, smmu: string): LabDevice | undefined {
+  if (lab.config.iommuHold !== 'users') return undefined;
+  return lab.devices.find(
+    ({ ctx, dev, vfio, smmu: its }) =>
+      its === smmu &&
+      ctx.objects
+        .list()
+        .some(
+          (one) =>
+            one instanceof DeviceObject && one.dev === dev && (one.heldBy.size > 0 || !vfio.bound || one !== vfio.idev),
+        ),
+  );
+}
+
 function unplug(lab: Lab, smmu: string): OperationResult | undefined {
   const behind = lab.devices.filter((dev) => dev.smmu === smmu);
-  // A device that a vIOMMU counts on cannot be unbound: nothing is unplugged.
-  const held = behind.find(({ vfio }) => vfio.bound && lab.config.iommuHold === 'users' && vfio.idev.heldBy.size > 0);
-  if (held !== undefined)
-    return { status: 'error', errno: 'EBUSY', why: `${held.name} is held by a vIOMMU, and with it ${smmu}` };
+  const holder = held(lab, smmu);
+  // Nothing is unplugged.
+  if (holder !== undefined)
+    return { status: 'error', errno: 'EBUSY', why: `${holder.name} is held by a vIOMMU, and with it ${smmu}` };
   for (const { vfio } of behind) vfio.close();
+  lab.processes.leave(behind.map(({ dev }) => dev));
   lab.forgetDead();
   const iommu = lab.core.iommus.find(({ name }) => name === smmu);
   if (iommu === undefined) return GONE;

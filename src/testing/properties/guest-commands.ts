@@ -108,6 +108,8 @@ class GuestCommands implements Monitor {
       const message = this.#invalidate(o, result, failing);
       return message === null ? null : { rule: RULE, message };
     }
+    // Also one that failed halfway.
+    if (o.op === 'smmuUnplug') this.#unplugged(o.smmu);
     if (result.status === 'ok') this.#apply(o);
     return null;
   }
@@ -141,9 +143,6 @@ class GuestCommands implements Monitor {
       case 'kexec':
         for (const known of [this.#viommus, this.#vdevices, this.#nested, this.#attached]) known.clear();
         return;
-      case 'smmuUnplug':
-        for (const { name, smmu } of lab.devices) if (smmu === o.smmu) this.#unbound(name);
-        return;
       case 'destroy':
         this.#viommus.delete(o.name);
         this.#vdevices.delete(o.name);
@@ -157,6 +156,10 @@ class GuestCommands implements Monitor {
   #unbound(dev: string): void {
     this.#attached.delete(dev);
     for (const [name, one] of [...this.#vdevices]) if (one.dev === dev) this.#vdevices.delete(name);
+  }
+
+  #unplugged(smmu: string): void {
+    for (const one of this.#watched.lab.devices) if (one.smmu === smmu && !one.vfio.bound) this.#unbound(one.name);
   }
 
   /** The VMID that streams attached under a vIOMMU carry. */

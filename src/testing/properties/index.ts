@@ -1,6 +1,7 @@
 /** All properties that `smmulab check` runs. */
 import type { Property } from '../property.ts';
 import { adoptedKept } from './adopted-kept.ts';
+import { dirtyReported } from './dirty-reported.ts';
 import { dmaContained } from './dma-contained.ts';
 import { failureChangesNothing } from './failure-changes-nothing.ts';
 import { guestCommands } from './guest-commands.ts';
@@ -12,6 +13,7 @@ import { nothingLeft } from './nothing-left.ts';
 import { publishedLast } from './published-last.ts';
 import { rulesKept } from './rules-kept.ts';
 import { s2vmidOwned } from './s2vmid-owned.ts';
+import { svaShared } from './sva-shared.ts';
 import { vcmdqConfined } from './vcmdq-confined.ts';
 import { vmidCounted } from './vmid-counted.ts';
 import { vmidFree } from './vmid-free.ts';
@@ -25,6 +27,7 @@ export const PROPERTIES: readonly Property[] = [
   nothingLeft,
   failureChangesNothing,
   dmaContained,
+  dirtyReported,
   guestCommands,
   guestTables,
   vsidMeansOneDevice,
@@ -33,12 +36,14 @@ export const PROPERTIES: readonly Property[] = [
   adoptedKept,
   iommuHeld,
   publishedLast,
+  svaShared,
   rulesKept,
   isolation,
 ];
 
 export {
   adoptedKept,
+  dirtyReported,
   dmaContained,
   failureChangesNothing,
   guestCommands,
@@ -50,6 +55,7 @@ export {
   publishedLast,
   rulesKept,
   s2vmidOwned,
+  svaShared,
   vcmdqConfined,
   vmidCounted,
   vmidFree,

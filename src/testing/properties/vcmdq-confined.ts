@@ -22,6 +22,7 @@ import { slotValue } from '../../../spec/layout.ts';
 import { s2Enabled } from '../../../spec/stream-world.ts';
 import type { Announcement, CommandAct } from '../../hw/observer.ts';
 import type { Vintf } from '../../hw/tegra241/vintf.ts';
+import type { IommufdContext } from '../../iommufd/index.ts';
 import type { Operation, OperationResult } from '../operations.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 import { steAddress } from '../stes.ts';
@@ -43,6 +44,8 @@ interface Viommu {
   readonly smmu: string;
   readonly vintf: number;
   readonly ioas: string | undefined;
+  /** The open /dev/iommu that it is of. */
+  readonly ctx: IommufdContext | undefined;
 }
 
 /** A HW_QUEUE. */
@@ -101,6 +104,8 @@ class VcmdqConfined implements Monitor {
 
   /** A queue has executed a command. */
   #executed({ smmu, queue, words, fetched }: CommandAct): void {
+    // Most commands are those of the Command queue: no need to take its name apart.
+    if (!queue.startsWith('vcmdq')) return;
     const [, v] = GUEST_QUEUE.exec(queue) ?? [];
     if (v === undefined) return;
     const owner = [...this.#viommus].find(([, one]) => one.smmu === smmu && one.vintf === Number(v));
@@ -154,6 +159,8 @@ class VcmdqConfined implements Monitor {
 
   after(o: Operation, result: OperationResult): Violation | null {
     if (!this.#any) return null;
+    // Also one that failed halfway.
+    if (o.op === 'smmuUnplug') this.#unplugged(o.smmu);
     const wrong = result.status === 'ok' ? this.#done(o) : null;
     this.#broken ??= wrong ?? this.#state();
     return this.#broken === null ? null : { rule: RULE, message: this.#broken };
@@ -180,8 +187,7 @@ class VcmdqConfined implements Monitor {
         this.#attached.delete(o.dev);
         return null;
       case 'unbind':
-        this.#attached.delete(o.dev);
-        for (const [name, { dev }] of this.#vdevices) if (dev === o.dev) this.#vdevices.delete(name);
+        this.#unbound(o.dev);
         return null;
       case 'mmap':
         return this.#mmap(o);
@@ -201,6 +207,7 @@ class VcmdqConfined implements Monitor {
         return null;
       case 'kexec':
         this.#forget();
+        this.#off.clear();
         return null;
       default:
         return null;
@@ -210,20 +217,41 @@ class VcmdqConfined implements Monitor {
   #viommuAlloc(o: Of<'viommuAlloc'>): string | null {
     if (o.type !== 'tegra241-cmdqv') return null;
     if (this.#opened === null) return `${o.as} was allocated, and no VINTF was switched on for it`;
-    this.#viommus.set(o.as, { ...this.#opened, ioas: this.#ioasOf.get(o.parent) });
+    const ctx = this.#watched.lab.handle(o.as)?.ctx;
+    this.#viommus.set(o.as, { ...this.#opened, ioas: this.#ioasOf.get(o.parent), ctx });
     return null;
   }
 
-  /** What a VM has before it is page 0 of its VINTF and nothing else. */
+  /** Its vDEVICE goes with a device. */
+  #unbound(dev: string): void {
+    this.#attached.delete(dev);
+    for (const [name, one] of this.#vdevices) if (one.dev === dev) this.#vdevices.delete(name);
+  }
+
+  #unplugged(smmu: string): void {
+    for (const one of this.#watched.lab.devices) if (one.smmu === smmu && !one.vfio.bound) this.#unbound(one.name);
+  }
+
+  /** Physical address of page 0 of the VINTF of a vIOMMU. */
+  #page0({ smmu, vintf }: Viommu): bigint {
+    const { smmus } = this.#watched.lab.machine.firmware;
+    return (smmus.find(({ name }) => name === smmu)?.cmdqv?.base ?? 0n) + BigInt(vintfPage0(vintf));
+  }
+
+  /**
+   * What a VM has before it is page 0 of its VINTF and nothing else. The offset of a vIOMMU that is gone may be given out
+   * again in the same file: then page 0 of whoever has it now.
+   */
   #mmap({ as, viommu }: Of<'mmap'>): string | null {
-    const { lab } = this.#watched;
-    const owner = this.#viommus.get(viommu);
-    const vma = lab.windows.get(as)?.vma;
-    // The offer was an earlier vIOMMU's of that name.
-    if (owner === undefined || vma === undefined) return null;
-    const base = lab.machine.firmware.smmus.find(({ name }) => name === owner.smmu)?.cmdqv?.base ?? 0n;
-    if (vma.pa === base + BigInt(vintfPage0(owner.vintf)) && vma.length === BigInt(CMDQV_PAGE_BYTES)) return null;
-    return `${as} shows ${hex(vma.length)} bytes from ${hex(vma.pa)} on: not page 0 of VINTF ${owner.vintf}`;
+    const { windows } = this.#watched.lab;
+    const vma = windows.get(as)?.vma;
+    if (vma === undefined) return null;
+    const named = this.#viommus.get(viommu);
+    const ctx = windows.offerOf(viommu)?.ctx;
+    const may = named === undefined ? [...this.#viommus.values()].filter((one) => one.ctx === ctx) : [named];
+    if (may.some((one) => vma.pa === this.#page0(one)) && vma.length === BigInt(CMDQV_PAGE_BYTES)) return null;
+    const wanted = named === undefined ? "any vIOMMU's VINTF" : `VINTF ${named.vintf}`;
+    return `${as} shows ${hex(vma.length)} bytes from ${hex(vma.pa)} on: not page 0 of ${wanted}`;
   }
 
   #hwQueueAlloc(o: Of<'hwQueueAlloc'>): string | null {
@@ -292,9 +320,10 @@ class VcmdqConfined implements Monitor {
     const queue = this.#queues.get(name);
     for (const [above, { viommu, index }] of this.#queues)
       if (viommu === queue?.viommu && index === queue.index + 1) return `before ${above}, the next LVCMDQ`;
-    if (!this.#viommus.has(name)) return null;
-    for (const [window, { viommu }] of this.#watched.lab.windows.all)
-      if (viommu === name) return `while ${window} shows page 0 of its VINTF`;
+    const gone = this.#viommus.get(name);
+    if (gone === undefined) return null;
+    for (const [window, { vma }] of this.#watched.lab.windows.all)
+      if (vma.pa === this.#page0(gone)) return `while ${window} shows page 0 of its VINTF`;
     const parts = [...this.#queues, ...this.#vdevices].find(([, { viommu }]) => viommu === name);
     return parts === undefined ? null : `with its ${parts[0]}`;
   }

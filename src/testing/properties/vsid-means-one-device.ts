@@ -29,6 +29,8 @@ interface Vdevice {
 
 /** A device behind a nested HWPT, with the vSID that it had when it was attached there. */
 interface Attached {
+  /** The nested HWPT. */
+  readonly to: string;
   readonly viommu: string;
   readonly vsid: number | undefined;
   readonly translates: boolean;
@@ -110,7 +112,8 @@ class VsidMeansOneDevice implements Monitor {
         this.#unsure ||= o.op !== 'fail';
         if (o.op === 'kexec') this.#forget();
         if (o.op === 'smmuUnplug')
-          for (const { name, smmu } of this.#watched.lab.devices) if (smmu === o.smmu) this.#unbound(name);
+          for (const { name, smmu, vfio } of this.#watched.lab.devices)
+            if (smmu === o.smmu && !vfio.bound) this.#unbound(name);
         return null;
       case 'guestCd':
       case 'guestTable':
@@ -199,13 +202,15 @@ class VsidMeansOneDevice implements Monitor {
   }
 
   #attach(dev: string, to: string): void {
+    // Moved to where it is: the kernel does nothing, and asks for no vDEVICE (`iommufd_device_do_replace`).
+    if (this.#attached.get(dev)?.to === to) return;
     const nested = this.#nested.get(to);
     if (nested === undefined) {
       this.#attached.delete(dev);
       return;
     }
     const vdevice = [...this.#vdevices.values()].find((one) => one.viommu === nested.viommu && one.dev === dev);
-    this.#attached.set(dev, { ...nested, vsid: vdevice?.vsid });
+    this.#attached.set(dev, { ...nested, to, vsid: vdevice?.vsid });
   }
 
   #invalidate({ on, commands }: Invalidate, result: OperationResult): string | null {

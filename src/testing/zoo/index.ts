@@ -2,6 +2,7 @@
 import { ATS_BUGS, QUIRK_BUGS } from './ats.ts';
 import type { Bug } from './bug.ts';
 import { CMDQV_BUGS } from './cmdqv.ts';
+import { DIRTY_BUGS } from './dirty.ts';
 import { ENTRY_BUGS } from './entries.ts';
 import { GUEST_BUGS } from './guests.ts';
 import { HANDLE_BUGS } from './handles.ts';
@@ -9,6 +10,7 @@ import { HANDOVER_BUGS } from './handover.ts';
 import { INVALIDATION_BUGS } from './invalidation.ts';
 import { ISOLATION_BUGS } from './isolation.ts';
 import { LIFETIME_BUGS } from './lifetime.ts';
+import { SVA_BUGS } from './sva.ts';
 import { TEARDOWN_BUGS } from './teardown.ts';
 import { VMID_BUGS } from './vmid.ts';
 
@@ -28,5 +30,7 @@ export const ZOO: readonly Bug[] = [
   ...ISOLATION_BUGS,
   ...LIFETIME_BUGS,
   ...HANDOVER_BUGS,
+  ...DIRTY_BUGS,
+  ...SVA_BUGS,
   ...QUIRK_BUGS,
 ];

@@ -210,8 +210,13 @@ describe('life of a user VINTF [tegra241-cmdqv 8]', () => {
     lab.machine.bus.writel(CMDQV + 0x50008n, 1);
     let stuck = true;
     Object.defineProperty(real, 'wanted', { get: () => stuck, configurable: true });
+    const points: string[] = [];
+    const stop = lab.kernel.onPoint((point) => points.push(point));
     vm.ctx.destroy({ id: queue });
+    stop();
     expect(lab.impl.queues.filter(({ quiet }) => !quiet).length).toBe(1);
+    // It may still fetch: what it fetches by is left alone [CMDQV-BASE].
+    expect(points.filter((point) => /VCMDQ_(PROD|BASE)/.test(point))).toEqual([]);
     stuck = false;
     lab.machine.cmdqv('smmu0').changed();
     lab.machine.drain();

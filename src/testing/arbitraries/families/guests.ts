@@ -65,7 +65,10 @@ export const guestMakers = (p: Pools): Makers<GuestOperation> => ({
     vm: oneOf(p.vms),
     space,
     level: fc.integer({ min: 1, max: 2 }),
-    to: fc.oneof({ weight: 4, arbitrary: space }, { weight: 1, arbitrary: fc.constantFrom(null, 'outside' as const) }),
+    to: fc.oneof(
+      { weight: 4, arbitrary: space },
+      { weight: 1, arbitrary: fc.constantFrom(null, 'outside' as const, 'beyond' as const) },
+    ),
   }),
 });
 

@@ -11,6 +11,7 @@ import { objectMakers } from './objects.ts';
 import { pasidMakers } from './pasids.ts';
 import { queueMakers } from './queues.ts';
 import { spaceMakers } from './spaces.ts';
+import { svaMakers } from './sva.ts';
 
 /** An arbitrary for each operation. */
 export const makers = (p: Pools): Makers<Operation> => ({
@@ -23,5 +24,6 @@ export const makers = (p: Pools): Makers<Operation> => ({
   ...queueMakers(p),
   ...cmdqvMakers(p),
   ...handoverMakers(p),
+  ...svaMakers(p),
   ...failureMakers(),
 });
