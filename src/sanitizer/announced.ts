@@ -141,10 +141,10 @@ export class Announced {
     // What a lost CMD_SYNC left in doubt is judged when the last operation on the stream is certain.
     if (this.#underway.has(sid)) return;
     if (what.startsWith('detach')) {
-      this.#view.stalls.leaves(sid, 'was detached', false, since);
+      this.#view.stalls.leaves(sid, 'was detached', since);
       this.#judgeLeft(sid, what);
     } else if (what.startsWith('attach')) {
-      this.#view.stalls.leaves(sid, 'was attached to another domain', false, since);
+      this.#view.stalls.leaves(sid, 'was attached to another domain', since);
       this.#attached.set(sid, this.#context.clock.now);
       this.#judgeMapped(sid, what);
     } else if (what.startsWith('vIOMMU')) this.#view.cmdqv?.settled(sid);
@@ -188,7 +188,7 @@ export class Announced {
     // After a lost CMD_SYNC the news comes late: then the next operation has begun.
     if (this.#underway.has(sid)) return;
     const { stalls, atcs, cmdqv } = this.#view;
-    stalls.leaves(sid, `was given to ${to}`, true, this.#context.clock.now);
+    stalls.given(sid, `was given to ${to}`, this.#smmu.commandQueue.ring.used);
     atcs.given(sid, to);
     cmdqv?.given(sid, to);
     this.#judgeGiven(sid, to);

@@ -14,6 +14,15 @@ const SID = CMD_RESUME.slot('StreamID');
 const STAG = CMD_RESUME.slot('STAG');
 const PRG = CMD_PRI_RESP.slot('PRGIndex');
 
+/** A stream got another owner while commands were in the queue: what they answer is answered. */
+interface Given {
+  readonly sid: number;
+  readonly how: string;
+  readonly since: number;
+  /** Of these commands. */
+  left: number;
+}
+
 /** See the module comment. */
 export class Stalled {
   readonly #context: Context;
@@ -23,8 +32,9 @@ export class Stalled {
   /** Those that SMMUEN=0 ended, while commands that were sent before are still in the queue; and how many these are. */
   #ended = new Map<number, Map<number, number>>();
   #sentBefore = 0;
-  /** Page request groups by stream, from the last request to the response. */
-  readonly #groups = new Map<number, Set<number>>();
+  /** Page request groups by stream with the time of the last request, until the response. */
+  readonly #groups = new Map<number, Map<number, number>>();
+  #given: Given[] = [];
 
   constructor(context: Context, smmu: string) {
     this.#context = context;
@@ -47,19 +57,21 @@ export class Stalled {
     this.#ended = new Map(queued === 0 ? [] : this.#stags);
     this.#sentBefore = queued;
     this.#stags.clear();
+    if (queued === 0) this.#judgeGiven(() => true);
   }
 
   /** A command of the SMMU's own queue was consumed, and {@link consumed} has been told of it. */
   took(): void {
     if (this.#sentBefore > 0 && --this.#sentBefore === 0) this.#ended.clear();
+    if (this.#given.length > 0) this.#judgeGiven((one) => --one.left === 0);
   }
 
   /** A PRI record was written. */
   requested(words: Words): void {
     if (PRI_ENTRY.num(words, 'Last') === 0) return;
     const sid = PRI_ENTRY.num(words, 'StreamID');
-    const known = this.#groups.get(sid) ?? new Set();
-    known.add(PRI_ENTRY.num(words, 'PRGIndex'));
+    const known = this.#groups.get(sid) ?? new Map<number, number>();
+    known.set(PRI_ENTRY.num(words, 'PRGIndex'), this.#context.clock.now);
     this.#groups.set(sid, known);
   }
 
@@ -83,10 +95,10 @@ export class Stalled {
   }
 
   /**
-   * A stream is detached, or gets another domain or owner: nothing of the old one may be left.
+   * A stream is detached, or gets another domain: no stall of the old one may be left.
    * @param before stalls before this moment count
    */
-  leaves(sid: number, how: string, given: boolean, before: number): void {
+  leaves(sid: number, how: string, before: number): void {
     const stags = [...(this.#stags.get(sid) ?? [])].filter(([, time]) => time < before).map(([stag]) => stag);
     if (stags.length > 0)
       this.#report(
@@ -94,12 +106,29 @@ export class Stalled {
         sid,
         `StreamID ${hex(sid)} ${how} with ${stags.length} stalled transactions (STAG ${stags.join(', ')})`,
       );
-    const groups = this.#groups.get(sid);
-    if (given && groups !== undefined && groups.size > 0)
+  }
+
+  /** A stream gets another owner: nothing of the old one may be left. @param queued commands that were sent before, and wait */
+  given(sid: number, how: string, queued: number): void {
+    const one: Given = { sid, how, since: this.#context.clock.now, left: queued };
+    if (queued === 0) this.#judge(one);
+    else this.#given.push(one);
+  }
+
+  #judgeGiven(due: (one: Given) => boolean): void {
+    const now = this.#given.filter(due);
+    this.#given = this.#given.filter((one) => !now.includes(one));
+    for (const one of now) this.#judge(one);
+  }
+
+  #judge({ sid, how, since }: Given): void {
+    this.leaves(sid, how, since);
+    const groups = [...(this.#groups.get(sid) ?? [])].filter(([, time]) => time <= since).map(([group]) => group);
+    if (groups.length > 0)
       this.#report(
         'ATS-13',
         sid,
-        `StreamID ${hex(sid)} ${how} with page request groups ${[...groups].join(', ')} unanswered`,
+        `StreamID ${hex(sid)} ${how} with page request groups ${groups.join(', ')} unanswered`,
       );
   }
 

@@ -1,17 +1,39 @@
-/** Cases that a property was wrong about, as `smmulab check` saved them. */
+/** Cases that a property, or the shipped driver, was wrong about, as `smmulab check` saved them. */
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { caseOf, parseScenario } from '../../src/lab/scenario.ts';
+import { CMD_PRI_RESP } from '../../spec/index.ts';
+import { caseOf, parseScenario, type Scenario } from '../../src/lab/scenario.ts';
 import { runCase } from '../../src/testing/case.ts';
 import { PROPERTIES } from '../../src/testing/properties/index.ts';
+import { without } from './broken.ts';
+
+const scenarioOf = (name: string): Scenario =>
+  parseScenario(readFileSync(new URL(`../data/cases/${name}.yaml`, import.meta.url), 'utf8'));
 
 test.each([
   ['isolation-stall-ends-later', 'when the host ends an access that stalled is a matter of time (IHI 0070 3.12.2)'],
+  [
+    'rules-kept-retry-under-way',
+    'a retry may stall again while its domain is left: its new stall is answered once (4.7.1)',
+  ],
+  [
+    'rules-kept-answer-in-queue',
+    'a page request is answered once the answer is in the queue before its stream is given away (8.1)',
+  ],
+  ['rules-kept-vcmdq-stays-on', 'what an enabled VCMDQ fetches by is left alone (tegra241-cmdqv 8)'],
 ])('%s: %s', (name) => {
-  const scenario = parseScenario(readFileSync(new URL(`../data/cases/${name}.yaml`, import.meta.url), 'utf8'));
+  const scenario = scenarioOf(name);
   const property = PROPERTIES.find((one) => one.name === scenario.properties?.[0]);
   if (property === undefined) throw new Error(`${name} names no property`);
   const { finding, ops } = runCase(property, caseOf(scenario));
   expect(finding).toBeNull();
   expect(ops).toBeGreaterThanOrEqual(scenario.steps.length);
+});
+
+test('a page request without an answer in the queue is found [ATS-13]', () => {
+  const property = PROPERTIES.find(({ name }) => name === 'rules-kept');
+  if (property === undefined) throw new Error('no rules-kept');
+  const one = caseOf(scenarioOf('rules-kept-answer-in-queue'));
+  const { finding } = runCase(property, one, { extras: { parts: without(CMD_PRI_RESP.opcode) } });
+  expect(finding?.message).toMatch(/^ATS-13: /);
 });

@@ -113,7 +113,9 @@ describe('DMA reaches only what is mapped now [TLB-1, TLB-5; 7.7 invariant 2]', 
     expect(found.finding.message).toMatch(
       /^the (read|write) of d\d at page \d+ reached page \d+ of vm\d, which a\d does not map$/,
     );
-    expect(story.slice(-3)).toEqual(['dma', 'unmap', 'dma']);
+    // A DMA or a Translation Request has filled the TLB.
+    expect(story.at(-3)).toMatch(/^(dma|translate)$/);
+    expect(story.slice(-2)).toEqual(['unmap', 'dma']);
   });
 
   test('stage 2 invalidated by IPA, and combined entries of a nested stream left [TLB-5]', () => {

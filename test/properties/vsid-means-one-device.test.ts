@@ -182,3 +182,32 @@ describe('events of a VM carry the vSID of the device [IOMMU_VEVENTQ_ALLOC, arm_
     ).toMatch(/vSID 4 was refused .* e0 of v0 has no event of it/);
   });
 });
+
+describe('whom events are for [arm_smmu_attach_commit_vmaster]', () => {
+  const LOST: readonly Operation[] = [
+    { op: 'guestMap', vm: 'vm0', space: 0, page: 8, to: null },
+    { op: 'invalidate', on: 'v0', commands: [{ command: 'NH_ALL' }] },
+    { op: 'dma', dev: 'd0', page: 8 },
+    { op: 'veventRead', on: 'e0' },
+  ];
+
+  test('an attach to where the device is does nothing: a vDEVICE that went meanwhile is still named [iommufd_device_do_replace]', () => {
+    expect(broken([...TWO, { op: 'destroy', name: 'x0' }, { op: 'attach', dev: 'd0', to: 'n0' }, ...LOST])).toBeNull();
+  });
+
+  test('a device that is moved between vIOMMUs has its events with the new one, and they are not with the old one', () => {
+    const moved: readonly Operation[] = [
+      ...TWO,
+      { op: 'destroy', name: 'x0' },
+      { op: 'viommuAlloc', as: 'v1', dev: 'd0', parent: 's0' },
+      { op: 'veventqAlloc', as: 'e1', viommu: 'v1', depth: 8 },
+      { op: 'vdeviceAlloc', as: 'x0', dev: 'd0', viommu: 'v1', vsid: 5 },
+      { op: 'nestedAlloc', as: 'n2', dev: 'd0', on: 'v1', vste: 'translate' },
+      { op: 'attach', dev: 'd0', to: 'n2' },
+      ...LOST,
+      { op: 'veventRead', on: 'e1' },
+    ];
+    expect(broken(moved)).toBeNull();
+    expect(broken(moved, zoo('events-of-the-old-vm'))).toMatch(/e0 of v0 has an event F_TRANSLATION of vSID 3/);
+  });
+});

@@ -1,9 +1,11 @@
 import { describe, expect, test } from 'vitest';
+import { CMD_STALL_TERM } from '../../spec/index.ts';
 import { type LabCase, runCase } from '../../src/testing/case.ts';
 import { Lab, type LabConfig } from '../../src/testing/lab.ts';
 import { execute, type Operation } from '../../src/testing/operations.ts';
-import { PROPERTIES } from '../../src/testing/properties/index.ts';
+import { nothingLeft, PROPERTIES } from '../../src/testing/properties/index.ts';
 import { hunt, ZOO } from '../../src/testing/zoo/index.ts';
+import { without } from '../properties/broken.ts';
 
 const LINUX: LabConfig = { preset: 'linuxNesting', streamTable: 'two-level', defaultDomain: 'identity', smmus: 1 };
 
@@ -173,6 +175,33 @@ describe('no false alarm on the shipped driver', () => {
     expect(clean(steps, STALLS)).toEqual([]);
     const { lab } = run(STALLS, steps);
     expect(lab.stalled.map(({ end }) => end)).toEqual([{ status: 'abort' }]);
+  });
+
+  test('what the kernel before has not answered waits until its device is claimed [4.7.2]', () => {
+    const steps: Operation[] = [
+      { op: 'unbind', dev: 'd0' },
+      { op: 'dma', dev: 'd0', page: 8, unheard: true },
+      { op: 'kexec', how: 'kexec' },
+    ];
+    expect(clean(steps, STALLS)).toEqual([]);
+    expect(run(STALLS, steps).lab.stalled.map(({ end }) => end)).toEqual([undefined]);
+    const bind: Operation = { op: 'bind', dev: 'd0' };
+    expect(clean([...steps, bind], STALLS)).toEqual([]);
+    expect(run(STALLS, [...steps, bind]).lab.stalled.map(({ end }) => end)).toEqual([{ status: 'abort' }]);
+  });
+
+  test('and no longer: a claim without CMD_STALL_TERM leaves it, and nothing-left says so', () => {
+    const steps: Operation[] = [
+      { op: 'unbind', dev: 'd0' },
+      { op: 'dma', dev: 'd0', page: 8, unheard: true },
+      { op: 'kexec', how: 'kexec' },
+      { op: 'bind', dev: 'd0' },
+    ];
+    const one: LabCase = { config: STALLS, steps: steps.map((operation, id) => ({ id, operation })) };
+    const parts = without(CMD_STALL_TERM.opcode);
+    expect(runCase(nothingLeft, one, { extras: { parts } }).finding?.message).toBe(
+      'after close the access of d0 to page 8 still stalls',
+    );
   });
 
   test('what stalls in an inherited stream once a reset has switched the Event queue on is answered [3.12.2]', () => {

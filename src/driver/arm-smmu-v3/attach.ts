@@ -5,11 +5,12 @@
 import { linuxSteSafe, linuxSteUsed, STE, type Words } from '../../../spec/index.ts';
 import { KernelError } from '../kernel.ts';
 import { CommandBatch, issueAlone, issueWithSync } from './command-batch.ts';
-import { atcInvAll, cfgiSte, prefetchConfig, stallTerm } from './commands.ts';
+import { atcInvAll, cfgiSte, prefetchConfig, resume, stallTerm } from './commands.ts';
 import { NestedDomain, PagingDomain, type SmmuDomain, SvaDomain, trackerOf } from './domains.ts';
 import { drainEvents } from './events.ts';
 import { type InvKey, isTag } from './invalidation.ts';
 import { disableAts, enableAts } from './pci.ts';
+import { hearsEvents } from './reset.ts';
 import { type Master, type MasterDomain, onTimeout, type Vmaster } from './smmu.ts';
 
 /** What is being attached to what. */
@@ -156,6 +157,11 @@ export function atcInvMaster(master: Master, ssid: number): boolean {
 }
 
 function installSte(master: Master, ste: Words): void {
+  endInheritedStalls(master);
+  writeSte(master, ste);
+}
+
+function writeSte(master: Master, ste: Words): void {
   const { kernel, parts, strtab } = master.smmu;
   master.cdTable.inSte = STE.num(ste, 'Config') === STE.fields.Config.values.S1_TRANS;
   master.steAts = STE.num(ste, 'EATS') !== 0;
@@ -166,6 +172,20 @@ function installSte(master: Master, ste: Words): void {
     );
     issueAlone(master.smmu, prefetchConfig(sid));
   }
+}
+
+/**
+ * The STE of the driver before is about to go. What it stalled waits for that driver, whose records nobody has: first the
+ * stream terminates all that comes, and the records that this driver has are answered, then CMD_STALL_TERM ends the rest
+ * (IHI 0070 4.7.2.1).
+ */
+function endInheritedStalls(master: Master): void {
+  const { smmu, node } = master;
+  const mayStall = smmu.enabled && ((node.canStall && smmu.features.stalls) || smmu.features.stallForce);
+  if (!mayStall || !smmu.inherited.holds(master)) return;
+  writeSte(master, smmu.parts.makers.abortSte());
+  if (hearsEvents(smmu)) drainEvents(smmu);
+  issueWithSync(smmu, ...master.streams.map(({ sid }) => stallTerm(sid)));
 }
 
 function commitAts(state: AttachState): void {
@@ -193,17 +213,36 @@ export function commitVmaster(master: Master, vmaster: Vmaster | null): void {
   });
 }
 
-/** Stalled transactions of the old domain must not be retried in the new one (IHI 0070 3.12.2.2). */
+/** Whether the new STE ends every transaction of the stream: nothing can stall from now on. */
+const terminatesAll = ({ master, domain, cdNeedsAts }: AttachState): boolean =>
+  (domain.kind === 'blocked' && !cdNeedsAts) ||
+  (domain instanceof NestedDomain && master.smmu.parts.nested.mode(domain.vste) === 'abort');
+
+/**
+ * Stalled transactions of the old domain must not be retried in the new one (IHI 0070 3.12.2.2). STE and CD are in place.
+ *
+ * Each is answered on its own. CMD_STALL_TERM is for a stream that terminates all that comes: elsewhere it may end, or
+ * hide, what stalls in the new domain (4.7.2), and the driver would answer it once more. There it ends what has no record.
+ */
 function endStalls(state: AttachState): void {
-  const { master, old, domain } = state;
-  if (!master.stallEnabled || old === null || old === domain || master.smmu.options.quirks.has('stalls-on-detach'))
-    return;
+  const { master, old, domain, ssid } = state;
+  const { smmu } = master;
+  if (!master.stallEnabled || old === null || old === domain || smmu.options.quirks.has('stalls-on-detach')) return;
   if (trackerOf(old) === null) return;
-  drainEvents(master.smmu);
-  const batch = new CommandBatch(master.smmu);
-  for (const { sid } of master.streams) batch.add(stallTerm(sid));
-  batch.submit();
-  master.stalls.clear();
+  // Retries that were asked for are under way, and all records of before are in the queue (4.7.3). An STE that stays as
+  // it is, because both domains want the same, has had no CMD_SYNC.
+  issueWithSync(smmu, ...master.streams.map(({ sid }) => cfgiSte(sid, true)));
+  drainEvents(smmu);
+  const batch = new CommandBatch(smmu);
+  for (const [STAG, { sid, fault }] of master.stalls) {
+    const pasid = fault.pasid ?? 0;
+    // Of a PASID that stays as it is.
+    if (pasid !== ssid && master.records.has(pasid)) continue;
+    batch.add(resume(sid, STAG, 'abort'));
+    master.stalls.delete(STAG);
+  }
+  if (terminatesAll(state)) for (const { sid } of master.streams) batch.add(stallTerm(sid));
+  if (!batch.empty) batch.submit();
 }
 
 /**

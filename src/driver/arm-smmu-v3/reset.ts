@@ -121,6 +121,9 @@ export const resetPart: ResetPart = { abortWhileOff, invalidateAll, startCommand
 export const isEnabled = (smmu: Pick<Smmu, 'node' | 'kernel'>): boolean =>
   (read32(smmu, CR0) & CR0.bit('SMMUEN')) !== 0;
 
+/** Whether the Event queue is on: in a crash kernel, not before a reset ({@link retainSmmu}). */
+export const hearsEvents = (smmu: Smmu): boolean => (read32(smmu, CR0) & CR0.bit('EVENTQEN')) !== 0;
+
 /**
  * Takes over an SMMU that is on, and stays on with the Stream table it has: queues are set up anew, everything cached is
  * invalidated while traffic goes on. After a crash the Event and PRI queues stay off: an old stream may fault without end.

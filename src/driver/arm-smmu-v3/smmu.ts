@@ -3,7 +3,7 @@ import { PAGE1, type Words } from '../../../spec/index.ts';
 import type { DeviceNode, Pa, SmmuNode } from '../../hw/bus.ts';
 import type { VmidAllocator } from '../../hw/vmid.ts';
 import type { IopfQueue } from '../iommu/io-pgfault.ts';
-import type { Device, IommuDevice, IommufdViommu, UserData, ViommuOps } from '../iommu/ops.ts';
+import type { Device, IommuDevice, IommufdViommu, PageFault, UserData, ViommuOps } from '../iommu/ops.ts';
 import type { Kernel, Lock } from '../kernel.ts';
 import type { CdTable } from './cd-table.ts';
 import type { CommandQueue, CommandSink } from './command-queue.ts';
@@ -107,6 +107,12 @@ export interface Vmaster {
   readonly vsid: bigint;
 }
 
+/** A stalled transaction, as it was reported. */
+export interface ReportedStall {
+  readonly sid: number;
+  readonly fault: PageFault;
+}
+
 /** A device's driver part (`struct arm_smmu_master`). */
 export interface Master {
   readonly smmu: Smmu;
@@ -132,8 +138,8 @@ export interface Master {
   readonly records: Map<number, MasterDomain>;
   /** Attachments that want page faults. */
   iopfUsers: number;
-  /** Stall tags reported and not answered, and the StreamID of each. */
-  readonly stalls: Map<number, number>;
+  /** Stalls reported and not answered, by STAG. */
+  readonly stalls: Map<number, ReportedStall>;
   /** A CMD_ATC_INV was never answered: the device may still use old translations. */
   atcBroken: boolean;
 }

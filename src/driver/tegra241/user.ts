@@ -220,7 +220,7 @@ export function depend(user: UserVintf, queue: IommufdHwQueue, index: number): I
   return lower;
 }
 
-/** A VM's queue (`tegra241_vintf_alloc_lvcmdq_user`). @throws KernelError EOPNOTSUPP, EINVAL, EEXIST, EIO, ENOMEM */
+/** A VM's queue (`tegra241_vintf_alloc_lvcmdq_user`). @throws KernelError EOPNOTSUPP, EINVAL, EEXIST, EIO, ENOMEM, ETIMEDOUT */
 export function initQueue(cmdqv: Tegra241Cmdqv, user: UserVintf, queue: IommufdHwQueue, index: number, pa: Pa): void {
   const { vintf, hwQueues } = user;
   const { kernel, parts } = vintf.smmu;
@@ -243,7 +243,15 @@ export function initQueue(cmdqv: Tegra241Cmdqv, user: UserVintf, queue: IommufdH
     vintf.queues[index] = vcmdq;
     hwQueues.set(index, queue);
     parts.vintf.mapQueue(vcmdq);
-    parts.vintf.queueInitUser(vcmdq);
+    try {
+      parts.vintf.queueInitUser(vcmdq);
+    } catch (error) {
+      parts.vintf.unmapQueue(vcmdq);
+      vintf.queues[index] = null;
+      hwQueues.delete(index);
+      if (lower !== undefined) user.viommu.callbacks.hwQueueUndepend(queue, lower);
+      throw error;
+    }
     queue.priv = vcmdq;
     queue.destroy = () => parts.vintfUser.destroyQueue(cmdqv, user, vcmdq, queue, lower);
   });

@@ -159,9 +159,15 @@ function writeBase(queue: Vcmdq): void {
   regs.write64Relaxed(VCMDQ_BASE, regs.lvcmdq(index, queue.lvcmdq, VCMDQ_BASE), value);
 }
 
+/** Nothing is written to a queue that runs. @throws KernelError ETIMEDOUT */
+function stop(queue: Vcmdq): void {
+  if (!queue.vintf.smmu.parts.vintf.queueDeinit(queue))
+    throw new KernelError('ETIMEDOUT', `${queueName(queue)} does not stop`);
+}
+
 /** Starts a queue of the kernel's (`tegra241_vcmdq_hw_init`). @throws KernelError ETIMEDOUT */
 export function queueInit(queue: Vcmdq): void {
-  queue.vintf.smmu.parts.vintf.queueDeinit(queue);
+  stop(queue);
   queue.cmdq?.restart();
   writeBase(queue);
   if (!queueConfigure(queue, VCMDQ_CONFIG.bit('CMDQ_EN')))
@@ -170,9 +176,12 @@ export function queueInit(queue: Vcmdq): void {
   queue.cmdq?.settled(true);
 }
 
-/** Prepares a queue for a VM, which starts it through page 0 (`tegra241_vcmdq_hw_init_user`). */
+/**
+ * Prepares a queue for a VM, which starts it through page 0 (`tegra241_vcmdq_hw_init_user`).
+ * @throws KernelError ETIMEDOUT: it still runs, for whoever had it before
+ */
 export function queueInitUser(queue: Vcmdq): void {
-  queue.vintf.smmu.parts.vintf.queueDeinit(queue);
+  stop(queue);
   writeBase(queue);
 }
 

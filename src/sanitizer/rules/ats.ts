@@ -105,7 +105,8 @@ export const ATS_RULES: readonly RuleInfo[] = [
     severity: 'F',
     section: '8.1, 4.5.2',
     broken: 'A page request group was unanswered when the stream got another owner.',
-    observed: 'PRI records, CMD_PRI_RESP, streams announced as given to another owner',
+    observed:
+      'PRI records, CMD_PRI_RESP, also those that are in the queue when the stream is announced as given to another owner',
     needs: ['stream'],
   },
   {

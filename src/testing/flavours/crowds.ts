@@ -1,14 +1,14 @@
 /** Many devices on one address space, each under a tag of its own: what an unmap has to reach. */
 import fc from 'fast-check';
-import { EACH, fitting, oneOf, type Pools } from '../arbitraries/pools.ts';
-import { cd } from '../arbitraries/values.ts';
+import { deviceIndex, EACH, fitting, oneOf, type Pools } from '../arbitraries/pools.ts';
+import { cd, page } from '../arbitraries/values.ts';
 import type { Chain, Flavour } from '../flavour.ts';
 import { FIRST_DATA_PAGE, GUEST_PAGES, type VsteMode } from '../guest.ts';
 import type { Operation } from '../operation.ts';
 
 /** How a device is attached to the S2 of all. */
 interface Seat {
-  readonly how: 'direct' | 'nested' | 'none';
+  readonly how: 'direct' | 'nested' | 'bare' | 'none';
   /** Which of its SMMU's vIOMMUs. */
   readonly viommu: number;
   readonly vste: VsteMode;
@@ -16,7 +16,14 @@ interface Seat {
 }
 
 const seat: fc.Arbitrary<Seat> = fc.record({
-  how: fc.constantFrom('nested' as const, 'nested' as const, 'nested' as const, 'direct' as const, 'none' as const),
+  how: fc.constantFrom(
+    'nested' as const,
+    'nested' as const,
+    'nested' as const,
+    'bare' as const,
+    'direct' as const,
+    'none' as const,
+  ),
   viommu: fc.nat({ max: EACH - 1 }),
   vste: fc.constantFrom('translate' as const, 'bypass' as const),
   cd,
@@ -29,6 +36,12 @@ function sit(p: Pools, s2: string, i: number, { how, viommu, vste, cd }: Seat): 
   const nested = fitting(p.nested, p, i)[i % EACH] ?? '';
   if (how === 'none') return [];
   if (how === 'direct') return [{ op: 'attach', dev, to: s2 }];
+  // A stage 1 of a guest's without a vIOMMU.
+  if (how === 'bare')
+    return [
+      { op: 'nestedAlloc', as: nested, dev, on: s2, vste, cd },
+      { op: 'attach', dev, to: nested },
+    ];
   return [
     { op: 'viommuAlloc', as: on, dev, parent: s2 },
     { op: 'vdeviceAlloc', as: `x${i}`, dev, viommu: on, vsid: i },
@@ -74,6 +87,32 @@ const shrinkUnder = (p: Pools): fc.Arbitrary<Operation[]> =>
       ];
     });
 
+/** A guest lets its device go: that leaves stage 1 for the S2 of all, and comes back, while pages are unmapped. */
+const letGo = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc
+    .record({
+      i: deviceIndex(p),
+      space: fc.nat({ max: p.vms.length - 1 }),
+      s2: oneOf(p.s2s),
+      how: seat.map((one): Seat => (one.how === 'nested' ? one : { ...one, how: 'bare' })),
+      page,
+      last: fc.boolean(),
+    })
+    .map(({ i, space, s2, how, page, last }): Operation[] => {
+      const dev = `d${i}`;
+      const dma: Operation = { op: 'dma', dev, page };
+      const nested = fitting(p.nested, p, i)[i % EACH] ?? '';
+      return [
+        ...sit(p, s2, i, how),
+        dma,
+        last ? { op: 'detach', dev } : { op: 'attach', dev, to: s2 },
+        { op: 'unmap', ioas: `a${space}`, page, pages: 1 },
+        dma,
+        { op: 'attach', dev, to: nested },
+        dma,
+      ];
+    });
+
 /** See the module comment. */
 export const crowds: Flavour = {
   name: 'crowds',
@@ -93,6 +132,7 @@ export const crowds: Flavour = {
   chains: (p): readonly Chain[] => [
     { weight: 3, arbitrary: gather(p) },
     { weight: 3, arbitrary: shrinkUnder(p) },
+    { weight: 1, arbitrary: letGo(p) },
   ],
   share: 2,
 };

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { aimed, queueAims } from '../arbitraries/aimed.ts';
-import { commands, nestedUp, place } from '../arbitraries/places.ts';
-import type { Pools } from '../arbitraries/pools.ts';
-import { page } from '../arbitraries/values.ts';
+import { commands, nestedUp, type Place, place } from '../arbitraries/places.ts';
+import { EACH, type Pools } from '../arbitraries/pools.ts';
+import { page, vsid } from '../arbitraries/values.ts';
 import type { Flavour } from '../flavour.ts';
 import type { Operation } from '../operation.ts';
 
@@ -11,9 +11,19 @@ const code = fc.constantFrom('success' as const, 'success' as const, 'invalid' a
 /** A transaction stalls on a page that the guest's tables lack; it is answered, or its stream goes away first. */
 const stalls = (p: Pools): fc.Arbitrary<Operation[]> =>
   fc
-    .record({ at: place(p), page, to: page, code, queued: fc.nat({ max: 4 }), end: fc.nat({ max: 6 }) })
-    .map(({ at, page, to, code, queued, end }): Operation[] => {
-      const { dev, vm, vsid, ioas, fault, nested } = at;
+    .record({
+      at: place(p),
+      page,
+      to: page,
+      code,
+      queued: fc.nat({ max: 4 }),
+      end: fc.nat({ max: 6 }),
+      heard: fc.boolean(),
+    })
+    .map(({ at, page, to, code, queued, end, heard }): Operation[] => {
+      const { dev, vm, vsid, ioas, viommu, fault, nested } = at;
+      const next = neighbour(at, vsid).nested;
+      const dma: Extract<Operation, { op: 'dma' }> = { op: 'dma', dev, page };
       const ends: Operation[][] = [
         [{ op: 'detach', dev }],
         [{ op: 'attach', dev, to: ioas }],
@@ -22,6 +32,12 @@ const stalls = (p: Pools): fc.Arbitrary<Operation[]> =>
           { op: 'bind', dev },
         ],
         [{ op: 'unmap', ioas, page: to, pages: 1 }],
+        // Its next stage 1 has the same queue: what waits there is of an attachment that is no more.
+        [
+          { op: 'nestedAlloc', as: next, dev, on: viommu, vste: 'translate', fault },
+          { op: 'attach', dev, to: next },
+          { op: 'faultRead', on: fault },
+        ],
       ];
       return [
         { op: 'faultQueueAlloc', as: fault, dev },
@@ -29,8 +45,8 @@ const stalls = (p: Pools): fc.Arbitrary<Operation[]> =>
         { op: 'guestCd', vm, cd: 0, space: 0, stall: true },
         { op: 'guestMap', vm, space: 0, page, to: null },
         commands(at, { command: 'CFGI_CD_ALL', vsid }, { command: 'NH_ALL' }),
-        { op: 'dma', dev, page },
-        { op: 'faultRead', on: fault },
+        // What ends it may come before the kernel has heard of the stall.
+        ...(heard ? [dma, { op: 'faultRead' as const, on: fault }] : [{ ...dma, unheard: true }]),
         ...(ends[end] ?? []),
         { op: 'guestMap', vm, space: 0, page, to },
         { op: 'faultRespond', on: fault, code },
@@ -89,6 +105,51 @@ export const events = (p: Pools): fc.Arbitrary<Operation[]> =>
       ];
     });
 
+/** A device goes from one VM to the other without a detach in between; both VMMs read their events. */
+export const handedOn = (p: Pools): fc.Arbitrary<Operation[]> =>
+  fc.record({ at: place(p), page, vsid, queued: fc.boolean() }).map(({ at, page, vsid, queued }): Operation[] => {
+    const { dev, vdevice, veventq, viommu } = at;
+    const next = neighbour(at, vsid);
+    const queues: Operation[] = [
+      { op: 'veventqAlloc', as: veventq, viommu, depth: 8 },
+      { op: 'veventqAlloc', as: next.veventq, viommu: next.viommu, depth: 8 },
+    ];
+    return [
+      { op: 'detach', dev },
+      { op: 'destroy', name: vdevice },
+      ...nestedUp(at),
+      { op: 'destroy', name: vdevice },
+      ...nestedUp(next),
+      ...queues,
+      { op: 'guestMap', vm: next.vm, space: 0, page, to: null },
+      commands(next, { command: 'NH_ALL' }),
+      { op: 'dma', dev, page },
+      { op: 'veventRead', on: veventq },
+      { op: 'veventRead', on: next.veventq },
+      ...(queued ? [{ op: 'queueClose' as const, on: veventq }] : []),
+    ];
+  });
+
+/** The other VM's place for the same device. */
+function neighbour(at: Place, vsid: number): Place {
+  const other = (name: string): string => {
+    const number = Number(name.slice(-1));
+    return `${name.slice(0, -1)}${number % EACH === 0 ? number + 1 : number - 1}`;
+  };
+  const { vm, ioas, s2, viommu, nested, veventq, fault } = at;
+  return {
+    ...at,
+    vsid,
+    vm: other(vm),
+    ioas: other(ioas),
+    s2: other(s2),
+    viommu: other(viommu),
+    nested: other(nested),
+    veventq: other(veventq),
+    fault: other(fault),
+  };
+}
+
 /** Transactions stall, wait and are answered; events go to who owns the stream. */
 export const faults: Flavour = {
   name: 'faults',
@@ -120,6 +181,7 @@ export const faults: Flavour = {
     { weight: 3, arbitrary: stalls(p) },
     { weight: 1, arbitrary: hosted(p) },
     { weight: 2, arbitrary: events(p) },
+    { weight: 1, arbitrary: handedOn(p) },
     { weight: 1, arbitrary: aimed(p, page, queueAims(p)) },
   ],
 };

@@ -6,6 +6,7 @@ import { cd, page, space } from '../arbitraries/values.ts';
 import type { Flavour } from '../flavour.ts';
 import type { Operation } from '../operation.ts';
 import type { GuestCommand } from '../operations/guest-command.ts';
+import { events, handedOn } from './faults.ts';
 
 /** A change of a guest's own memory, with the commands that make it known. */
 interface Change {
@@ -124,10 +125,13 @@ export const guests: Flavour = {
     guestCd: 3,
     guestTable: 2,
     invalidate: 8,
+    veventRead: 1,
   },
   chains: (p) => [
     { weight: 3, arbitrary: changed(p) },
     { weight: 1, arbitrary: moved(p) },
     { weight: 1, arbitrary: renamed(p) },
+    { weight: 2, arbitrary: events(p) },
+    { weight: 1, arbitrary: handedOn(p) },
   ],
 };

@@ -4,6 +4,7 @@
  */
 import { CR0 } from '../../../spec/index.ts';
 import { INHERITED } from '../../driver/arm-smmu-v3/index.ts';
+import type { StalledAccess } from '../lab.ts';
 import type { Operation } from '../operation.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 
@@ -17,6 +18,8 @@ class NothingLeft implements Monitor {
   readonly #pages = new Map<bigint, string>();
   /** What the core says of devices that it could not unbind, because vIOMMUs count on them. */
   readonly #counted = new Set<string>();
+  /** Accesses that wait for an answer from a kernel that was taken over from. */
+  readonly #orphans = new Set<StalledAccess>();
 
   constructor(watched: Watched) {
     this.#watched = watched;
@@ -29,6 +32,7 @@ class NothingLeft implements Monitor {
 
   before(o: Operation): void {
     const { lab } = this.#watched;
+    if (o.op === 'kexec') for (const one of lab.stalled) if (one.end === undefined) this.#orphans.add(one);
     if (o.op !== 'unbind' || lab.config.iommuHold !== 'users') return;
     const { vfio } = lab.device(o.dev);
     if (vfio.bound)
@@ -63,6 +67,19 @@ class NothingLeft implements Monitor {
     return driven?.inherited.sids.includes(sid) === true && !lab.machine.smmu(smmu).regs.enabled(CR0.bit('EVENTQEN'));
   }
 
+  /**
+   * Only the kernel before knows the STAG, and CMD_STALL_TERM may not be sent to a stream that goes on (4.7.2): what it has
+   * not answered waits until the device is claimed.
+   */
+  #orphaned(access: StalledAccess): boolean {
+    const { lab } = this.#watched;
+    const { smmu, endpoint } = lab.device(access.dev);
+    const driven = lab.driver?.smmus.find((one) => one.name === smmu);
+    const unclaimed = endpoint.streamIds.filter((sid) => driven?.inherited.sids.includes(sid));
+    const waiting = lab.machine.smmu(smmu).stalls.stalled;
+    return this.#orphans.has(access) && waiting.some(({ StreamID }) => unclaimed.includes(StreamID));
+  }
+
   atEnd(): Violation | null {
     const { lab } = this.#watched;
     const broken = (message: string): Violation => ({ rule: RULE, message: `after close ${message}` });
@@ -81,7 +98,7 @@ class NothingLeft implements Monitor {
     // So do tables.
     if (left.length > 0 && (lab.driver?.quarantined().length ?? 0) === 0)
       return broken(`pages are left: ${left.map(([pa, what]) => `0x${pa.toString(16)} (${what})`)}`);
-    const waiting = lab.stalled.find(({ end, dev }) => end === undefined && !this.#unheard(dev));
+    const waiting = lab.stalled.find((one) => one.end === undefined && !this.#unheard(one.dev) && !this.#orphaned(one));
     if (waiting !== undefined) return broken(`the access of ${waiting.dev} to page ${waiting.page} still stalls`);
     const warning = lab.kernel.messages.find(
       ({ level, text }) => level === 'warn' && LEAK.test(text) && !this.#counted.has(text),

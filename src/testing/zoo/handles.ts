@@ -74,4 +74,19 @@ export const HANDLE_BUGS: readonly Bug[] = [
       findDev: (viommu, virtId) => (virtId === 0n ? base.findDev(viommu, virtId) : undefined),
     })),
   },
+  {
+    name: 'events-of-the-old-vm',
+    story:
+      "A device goes from one vIOMMU to another without a detach in between and keeps whom its events are for: the VM before reads the next one's faults (arm_smmu_attach_commit_vmaster).",
+    apply: ({ driver }) => {
+      const { attach } = driver;
+      driver.attach = {
+        ...attach,
+        commit: (state) => {
+          const { vmaster } = state.master;
+          attach.commit(state.vmaster === null || vmaster === null ? state : { ...state, vmaster });
+        },
+      };
+    },
+  },
 ];

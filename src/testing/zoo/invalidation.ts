@@ -214,8 +214,8 @@ export const INVALIDATION_BUGS: readonly Bug[] = [
   {
     name: 'stage1-kept-under-living-vmid',
     story:
-      "The last nested device leaves an S2 whose VMID lives on: its combined entries stay, and no unmap sends NH_ALL any more. Where vIOMMUs borrow the S2's VMID, the nested detach must clean stage 1.",
-    policies: ['at-domain-alloc'],
+      'The last nested device without a vIOMMU leaves an S2 whose VMID lives on, as others are attached to it directly: its combined entries stay, and no unmap sends NH_ALL any more. Where only nested streams have their S2 clean stage 1, the nested detach must.',
+    policies: ['at-attach', 'viommu-only', 'external'],
     apply: ({ driver }) => {
       driver.invalidation = { ...driver.invalidation, flushStage1: () => true };
     },

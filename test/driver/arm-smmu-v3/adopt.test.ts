@@ -22,10 +22,10 @@ class Bench extends Rig {
   readonly s2: IommuDomain;
   readonly s1: IommuDomain;
 
-  constructor(config: SmmuConfig = linuxNesting) {
+  constructor(config: SmmuConfig = linuxNesting, canStall = false) {
     const endpoints = [
-      { name: A, streamIds: [0x28], canWbs: true },
-      { name: B, streamIds: [0x30], canWbs: true },
+      { name: A, streamIds: [0x28], canWbs: true, canStall },
+      { name: B, streamIds: [0x30], canWbs: true, canStall },
     ];
     super({
       machine: { smmus: [{ config, base: 0x0905_0000n }], endpoints },
@@ -258,5 +258,49 @@ describe('a damaged table is not adopted: nothing is reserved, and the reset sto
     const { memory } = bench.machine;
     memory.write64(bench.smmu.strtab.base + 16n, memory.read64(bench.smmu.strtab.base));
     expect(bench.next().smmu.inherited.table).toBeNull();
+  });
+});
+
+describe('what the kernel before has stalled (IHI 0070 3.12.2, 4.7.2)', () => {
+  /** Opcode and StreamID of a CMD_RESUME or CMD_STALL_TERM, and what B's STE says as it is consumed. */
+  const claimed = (settings: DriverSettings, unheard: boolean): { ends: string[]; access: string } => {
+    const bench = new Bench(linear, true);
+    const stall = () => bench.machine.endpoint(B).read(IOVA + 0x1000n, 8);
+    const before = stall();
+    bench.kernel.runInterrupts();
+    const next = bench.next(settings);
+    const later = unheard ? stall() : before;
+    const { watch } = bench.machine;
+    const { observer } = watch;
+    const ends: string[] = [];
+    watch.observer = (act) => {
+      observer?.(act);
+      if (act.kind !== 'command') return;
+      const [word = 0, sid = 0] = act.words;
+      const opcode = word & 0xff;
+      if (opcode !== 0x44 && opcode !== 0x45) return;
+      const { Config } = STE.decode(Uint32Array.from(next.ste(B)));
+      ends.push(`${opcode.toString(16)} ${sid.toString(16)} Config ${Config}`);
+    };
+    const s1 = next.driver.domainAllocPagingFlags(next.device(B), {}, null);
+    s1.ops.attachDev(s1, next.device(B), next.driver.blockedDomain);
+    bench.kernel.runInterrupts();
+    watch.observer = observer;
+    const how = [before, later].map((one) => (one.status === 'stall' ? one.pending.result.status : one.status));
+    return { ends, access: [...new Set(how)].join() };
+  };
+
+  test('ends when its stream is claimed, by CMD_STALL_TERM, while the stream terminates all that comes', () => {
+    expect(claimed({ adopt: 'kexec' }, false)).toEqual({ ends: ['45 30 Config 0'], access: 'abort' });
+  });
+
+  test('a crash kernel, which reads no events, does the same', () => {
+    expect(claimed({ adopt: 'kdump' }, false)).toEqual({ ends: ['45 30 Config 0'], access: 'abort' });
+  });
+
+  test('what has stalled since is answered before, and never after [DET-3]', () => {
+    const { ends, access } = claimed({ adopt: 'kexec' }, true);
+    expect(ends).toEqual([expect.stringMatching(/^44 30 /), '45 30 Config 0']);
+    expect(access).toBe('abort');
   });
 });

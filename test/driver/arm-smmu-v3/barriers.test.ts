@@ -8,7 +8,7 @@ import { createMachine, linuxNesting, type Machine, type SmmuConfig } from '../.
 
 const RW = { read: true, write: true, cache: true };
 /** Tried until one shows the fault. */
-const SEEDS = Array.from({ length: 24 }, (_, seed) => seed);
+const SEEDS = Array.from({ length: 200 }, (_, seed) => seed);
 /** Device accesses at a barrier: each is a moment in which some store may become visible. */
 const TRIES = 60;
 /** Small tables: every store of a table is drained by itself. */

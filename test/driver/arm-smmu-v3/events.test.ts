@@ -161,19 +161,44 @@ describe('stalls (linux-driver 12)', () => {
     expect(result.status === 'stall' ? result.pending.result.status : result.status).toBe('abort');
   });
 
-  test('an unanswered stall ends when its domain is left: STALL_TERM, and no RESUME afterwards (DET-1, DET-3)', () => {
+  test('an unanswered stall ends when its domain is left: RESUME Abort, then STALL_TERM, for nothing can stall any more (DET-1, 4.7.2.1)', () => {
     const { bench, groups } = withHandler(null);
     const result = bench.dma(0x1000n);
     expect(result.status).toBe('stall');
     expect(groups).toHaveLength(1);
     bench.commands();
     deviceAttach(bench, bench.driver.blockedDomain, bench.dev);
-    const opcodes = bench.commands().map((command) => command.slice(14, 16));
-    expect(opcodes).toContain('45');
-    expect(opcodes).not.toContain('44');
+    const ends = bench.commands().filter((command) => /^4[45]$/.test(command.slice(14, 16)));
+    expect(ends).toEqual([expect.stringMatching(/^0000002800002044,/), expect.stringMatching(/^0000002800000045,/)]);
     expect(result.status === 'stall' && result.pending.result.status).toBe('abort');
     groups[0]?.respond('success');
     expect(bench.commands()).toEqual([]);
+  });
+
+  test('a domain that follows may stall as well: no STALL_TERM, which could end its stalls (4.7.2)', () => {
+    const { bench, groups } = withHandler(null);
+    const result = bench.dma(0x1000n);
+    bench.commands();
+    deviceAttach(bench, bench.driver.domainAllocPagingFlags(bench.dev, {}, null), bench.dev);
+    const ends = bench.commands().filter((command) => /^4[45]$/.test(command.slice(14, 16)));
+    expect(ends).toEqual([expect.stringMatching(/^0000002800002044,/)]);
+    expect(result.status === 'stall' && result.pending.result.status).toBe('abort');
+    expect(groups).toHaveLength(1);
+  });
+
+  test('an answer that comes too late does not reach the transaction that has its STAG now (4.7.1, DET-3)', () => {
+    const { bench, domain, groups } = withHandler(null);
+    bench.dma(0x1000n);
+    // Left and taken again while the first fault has no answer.
+    const { blockedDomain } = bench.driver;
+    blockedDomain.ops.attachDev(blockedDomain, bench.dev, domain);
+    domain.ops.attachDev(domain, bench.dev, blockedDomain);
+    const second = bench.dma(0x2000n);
+    expect(groups.map(({ faults }) => faults[0]?.grpid)).toEqual([0, 0]);
+    bench.commands();
+    groups[0]?.respond('success');
+    expect(bench.commands()).toEqual([]);
+    expect(second.status).toBe('stall');
   });
 
   test("quirk 'stalls-on-detach': no STALL_TERM, the fault's own answer ends it", () => {

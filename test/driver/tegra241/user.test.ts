@@ -213,6 +213,7 @@ describe('life of a user VINTF [tegra241-cmdqv 8]', () => {
     const points: string[] = [];
     const stop = lab.kernel.onPoint((point) => points.push(point));
     vm.ctx.destroy({ id: queue });
+    expect(lab.errno(() => vm.queue(id, 0, vm.pages(1), 4096n))).toBe('ETIMEDOUT');
     stop();
     expect(lab.impl.queues.filter(({ quiet }) => !quiet).length).toBe(1);
     // It may still fetch: what it fetches by is left alone [CMDQV-BASE].
@@ -221,6 +222,7 @@ describe('life of a user VINTF [tegra241-cmdqv 8]', () => {
     lab.machine.cmdqv('smmu0').changed();
     lab.machine.drain();
     expect(lab.impl.queues.every(({ quiet }) => quiet)).toBe(true);
+    vm.ctx.destroy({ id: vm.queue(id, 0, vm.pages(1), 4096n) });
     vm.ctx.destroy({ id });
     expect(lab.driver.smmu('smmu0').vmids.taken).toEqual([]);
   });
