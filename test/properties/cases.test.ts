@@ -11,6 +11,7 @@ const scenarioOf = (name: string): Scenario =>
   parseScenario(readFileSync(new URL(`../data/cases/${name}.yaml`, import.meta.url), 'utf8'));
 
 test.each([
+  ['dma-contained-sync-lost', 'a TLBI whose CMD_SYNC was lost may still be in the queue (IHI 0070 4.7.3)'],
   ['isolation-stall-ends-later', 'when the host ends an access that stalled is a matter of time (IHI 0070 3.12.2)'],
   [
     'rules-kept-retry-under-way',

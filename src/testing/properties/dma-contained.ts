@@ -35,6 +35,10 @@ class DmaContained implements Monitor {
   readonly #mappings: Mappings;
   /** SMMUs behind which a device has not answered invalidations: who is cut off is then the driver's affair. */
   readonly #unsure = new Set<string>();
+  /** A CMD_SYNC of the next operation is going to be lost. */
+  #losing = false;
+  /** One was lost, and commands before it may not have been consumed: caches may hold what was taken away. */
+  #late = false;
   /** Where devices accessed memory during the operation under way. */
   #reached: Reached[] = [];
   /** Where stalled accesses could go before it. */
@@ -50,6 +54,7 @@ class DmaContained implements Monitor {
 
   before(o: Operation): void {
     const { lab } = this.#watched;
+    this.#late &&= lab.machine.smmus.some(({ commandQueue: { ring, pending } }) => ring.used + pending.length > 0);
     const waiting = lab.stalled.filter(({ end }) => end === undefined);
     if (o.op !== 'dma' && waiting.length === 0) return;
     this.#before = new Map(waiting.map(({ dev }) => [dev, this.#spacesOfStalled(dev)]));
@@ -75,6 +80,12 @@ class DmaContained implements Monitor {
     const astray = reached.filter((one) => this.#retriedTo(one) !== null);
     this.#mappings.apply(o, result);
     if (o.op === 'atcHang') this.#unsure.add(this.#watched.lab.device(o.dev).smmu);
+    if (o.op === 'fail') this.#losing ||= o.point.startsWith('poll');
+    else {
+      this.#late ||= this.#losing;
+      this.#losing = false;
+    }
+    if (this.#late) return null;
     if (o.op === 'forge' && result.status === 'ok') return this.#forged(o.dev, result);
     if (o.op === 'dma' && result.status === 'ok') return this.#dma(o, result, reached);
     return this.#retried(astray);
