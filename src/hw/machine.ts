@@ -121,7 +121,7 @@ export class Machine {
       translation,
     );
     this.map.add(setup.base, BigInt(smmu.bytes), smmu);
-    this.conductor.add(...smmu.agents);
+    this.conductor.add(smmu.agents, smmu.busy);
     this.conductor.addSpeculator(...smmu.caches.speculators);
     if (setup.cmdqv !== undefined) this.#addCmdqv(smmu, setup.cmdqv, setup.cmdqv.irq ?? defaultIrqs(index).cmdqv);
     return smmu;
@@ -139,7 +139,7 @@ export class Machine {
     });
     this.cmdqvs.set(smmu.name, cmdqv);
     this.map.add(base, BigInt(cmdqv.footprint), cmdqv);
-    conductor.add(...cmdqv.agents);
+    conductor.add(cmdqv.agents);
     smmu.holders.push((VMID) => cmdqv.holders(VMID));
     smmu.syncs.push((stream) => cmdqv.synced(stream));
   }

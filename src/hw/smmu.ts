@@ -142,6 +142,23 @@ export class Smmu implements CommandTarget {
     return [regs.cr0, regs.gbpa, ...mpam, signals.irqCtrl, ...queues, ...this.#atos];
   }
 
+  /** Whether one of {@link agents} is ready. Each is asked by its own name, which costs least: it is done at every moment. */
+  readonly busy = (): boolean => {
+    const { regs } = this;
+    return (
+      this.commandQueue.ready ||
+      regs.cr0.ready ||
+      regs.gbpa.ready ||
+      this.signals.irqCtrl.ready ||
+      this.enhancedQueues.ready ||
+      this.invalidations.ready ||
+      this.eventQueue.ready ||
+      this.stalls.ready ||
+      (this.caps.MPAM && (regs.gmpam.ready || regs.gbpmpam.ready)) ||
+      (this.#atos.length > 0 && this.#atos.some(({ ready }) => ready))
+    );
+  };
+
   mmioRead32(offset: number): number {
     return this.file.read32(offset);
   }
