@@ -275,14 +275,14 @@ function nestedSte(parent, data) {
 }
 
 /** A VM's command as the host issues it. @throws KernelError EIO */
-function hostCommand(words, vmid, sidOf, ats) {
+function hostCommand(words, vmid, sidOf) {
   const opcode = spec.opcodeOf(words);
   const { CMD_TLBI_NSNH_ALL, CMD_TLBI_NH_ALL, CMD_TLBI_NH_ASID, CMD_TLBI_NH_VA, CMD_TLBI_NH_VAA } = spec;
-  const { CMD_CFGI_CD, CMD_CFGI_CD_ALL, CMD_ATC_INV } = spec;
+  const { CMD_CFGI_CD, CMD_CFGI_CD_ALL } = spec;
   if (opcode === CMD_TLBI_NSNH_ALL.opcode) return CMD_TLBI_NH_ALL.encode({ VMID: vmid });
   const tlbi = [CMD_TLBI_NH_ALL, CMD_TLBI_NH_ASID, CMD_TLBI_NH_VA, CMD_TLBI_NH_VAA].find((c) => c.opcode === opcode);
-  // An SMMU without ATS does not know the last, and its queue would stop for all.
-  const bySid = [CMD_CFGI_CD, CMD_CFGI_CD_ALL, ...(ats ? [CMD_ATC_INV] : [])].find((c) => c.opcode === opcode);
+  // No CMD_ATC_INV: ATS is off, a device has nothing to forget. One that does not answer would stop the queue for all.
+  const bySid = [CMD_CFGI_CD, CMD_CFGI_CD_ALL].find((c) => c.opcode === opcode);
   if (tlbi !== undefined) tlbi.set(words, 'VMID', vmid);
   else if (bySid !== undefined) bySid.set(words, 'StreamID', sidOf(bySid.num(words, 'StreamID')));
   else fail('EIO', `a VM may not issue opcode 0x${opcode.toString(16)}`);
@@ -363,7 +363,7 @@ export default function myDriver(kernel, firmware) {
       };
       for (const bytes of entries) {
         const words = new Uint32Array(bytes.slice().buffer);
-        kernel.withLock(smmu.lock, () => smmu.issue(hostCommand(words, vmid, sidOf, smmu.ats)));
+        kernel.withLock(smmu.lock, () => smmu.issue(hostCommand(words, vmid, sidOf)));
         array.entryNum++;
       }
     },

@@ -1,20 +1,19 @@
 /** Bugs by name, and bugs of one's own: modules whose default export is a `Bug` (docs/bugs.md). */
-import { resolve } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { z } from 'zod';
+import { machineShape } from '../lab/scenario-schema.ts';
 import { LAB_PRESETS, type LabPreset, POLICIES } from '../testing/lab.ts';
 import { type Bug, ZOO } from '../testing/zoo/index.ts';
 import { CliError } from './error.ts';
-import { reasonOf } from './io.ts';
+import { loadDefault } from './load-module.ts';
 
 const names = <T extends string>(values: readonly T[]) => z.array(z.enum(values as readonly [T, ...T[]])).min(1);
 
-const shape = z.object({
-  name: z.string().regex(/^[a-z0-9][a-z0-9.-]{0,63}$/, 'lower-case words with dashes'),
+const shape = z.strictObject({
+  name: z.string().regex(/^[a-z0-9][a-z0-9.-]{0,63}$/, 'expected lower-case words with dashes'),
   story: z.string().min(1),
   policies: names(POLICIES).optional(),
   presets: names(Object.keys(LAB_PRESETS) as LabPreset[]).optional(),
-  lab: z.record(z.string(), z.unknown()).optional(),
+  lab: machineShape.optional(),
   apply: z.custom<Bug['apply']>((value) => typeof value === 'function', 'expected a function'),
 });
 
@@ -22,18 +21,15 @@ const shape = z.object({
 const FILE = /[/\\]|\.[cm]?[jt]s$/;
 
 async function fromModule(file: string): Promise<Bug> {
-  let module: { readonly default?: unknown };
-  try {
-    module = (await import(pathToFileURL(resolve(file)).href)) as typeof module;
-  } catch (error) {
-    throw new CliError(`--bug: ${file}: ${reasonOf(error)}`);
-  }
-  const checked = shape.safeParse(module.default);
+  const made = await loadDefault('bug', file);
+  const checked = shape.safeParse(made);
   if (!checked.success) {
     const [issue] = checked.error.issues;
-    throw new CliError(`--bug: ${file}: default export: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'no bug'}`);
+    const where = ['default export', ...(issue?.path ?? [])].map(String).join('.').replace('.', ': ');
+    const said = issue?.message.replace(/^Invalid \w+: /, '') ?? 'no bug';
+    throw new CliError(`--bug: ${file}: ${where}: ${said}`);
   }
-  return module.default as Bug;
+  return made as Bug;
 }
 
 /** The bugs that `--bug` names: one, all, or a module's. @throws CliError */

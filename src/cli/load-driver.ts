@@ -1,10 +1,8 @@
 /** Drivers of one's own: modules whose default export makes an `IommuOps` (docs/drivers.md). */
-import { resolve } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import type { IommuOps } from '../driver/iommu/ops.ts';
 import { CaseError, type DriverFactory } from '../testing/lab.ts';
 import { CliError } from './error.ts';
-import { reasonOf } from './io.ts';
+import { loadDefault } from './load-module.ts';
 
 /** What no driver can be without. */
 const NEEDED = [
@@ -21,6 +19,11 @@ const NEEDED = [
 function checkOps(file: string, ops: unknown): IommuOps {
   if (typeof ops !== 'object' || ops === null)
     throw new CaseError(`${file}: the default export gave ${String(ops)}, expected an IommuOps object`);
+  if (ops instanceof Promise) {
+    // What it is rejected with is told by nobody else.
+    ops.catch(() => {});
+    throw new CaseError(`${file}: the default export gave a promise, expected an IommuOps object`);
+  }
   const missing = NEEDED.filter((name) => !(name in ops));
   if (missing.length > 0) throw new CaseError(`${file}: the IommuOps has no ${missing.join(', ')}`);
   return ops as IommuOps;
@@ -32,13 +35,7 @@ function checkOps(file: string, ops: unknown): IommuOps {
  * @throws CliError if the module cannot be loaded; CaseError if it exports something else
  */
 export async function loadDriver(file: string): Promise<DriverFactory> {
-  let module: { readonly default?: unknown };
-  try {
-    module = (await import(pathToFileURL(resolve(file)).href)) as typeof module;
-  } catch (error) {
-    throw new CliError(`--driver: ${file}: ${reasonOf(error)}`);
-  }
-  const made = module.default;
+  const made = await loadDefault('driver', file);
   if (typeof made === 'function') return (kernel, firmware) => checkOps(file, made(kernel, firmware));
   if (made === undefined) throw new CliError(`--driver: ${file} has no default export`);
   const ops = checkOps(file, made);

@@ -98,11 +98,11 @@ export function number(values: Values, name: string, min: bigint, max: bigint): 
   const negative = given.startsWith('-');
   const magnitude = cLiteral(negative ? given.slice(1) : given);
   const value = magnitude === undefined ? undefined : negative ? -magnitude : magnitude;
-  if (value === undefined) throw new CliError(`--${name}: '${given}' is not a number`);
+  if (value === undefined) throw new CliError(`--${name}: '${given}' is not a whole number`);
+  // All ones are bits; other limits are counts.
+  const bits = max > 0xffffn && (max & (max + 1n)) === 0n;
   if (value < min || value > max)
-    throw new CliError(
-      `--${name}: ${given} is out of range, legal ${min}..${max > 0xffffn ? `0x${max.toString(16)}` : max}`,
-    );
+    throw new CliError(`--${name}: ${given} is out of range, legal ${min}..${bits ? `0x${max.toString(16)}` : max}`);
   return value;
 }
 

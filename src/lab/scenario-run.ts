@@ -2,9 +2,9 @@
 import { slotValue, type Words } from '../../spec/layout.ts';
 import { STE } from '../../spec/ste.ts';
 import type { OwnershipNote } from '../driver/kernel.ts';
-import { modelOf, sanitized } from '../testing/case.ts';
+import { makeLab, modelOf, sanitized } from '../testing/case.ts';
 import { CaseError, Lab, type LabConfig, type LabExtras } from '../testing/lab.ts';
-import { execute, type OperationResult } from '../testing/operations.ts';
+import { execute, type Operation, type OperationResult } from '../testing/operations.ts';
 import { PROPERTIES } from '../testing/properties/index.ts';
 import type { Monitor, Property, Violation } from '../testing/property.ts';
 import { forEachTranslatingSte } from '../testing/stes.ts';
@@ -13,7 +13,7 @@ import { type Check, caseOf, isCheck, type Scenario, ScenarioError, type Scenari
 
 /** What became of one step. */
 export interface StepOutcome {
-  /** Counted from 1. */
+  /** Counted from 1; 0 is the start of the driver, where that failed. */
   readonly step: number;
   /** The operation as a call. */
   readonly text: string;
@@ -43,7 +43,10 @@ function propertiesOf({ properties }: Scenario): readonly Property[] {
   return (
     properties?.map((name) => {
       const found = PROPERTIES.find((one) => one.name === name);
-      if (found === undefined) throw new ScenarioError(`properties: there is no property ${name}`);
+      if (found === undefined)
+        throw new ScenarioError(
+          `properties: there is no property ${name}; there are ${PROPERTIES.map((one) => one.name).join(', ')}`,
+        );
       return found;
     }) ?? PROPERTIES
   );
@@ -55,7 +58,25 @@ function propertiesOf({ properties }: Scenario): readonly Property[] {
  * @throws CaseError, ScenarioError for a scenario that names what its machine does not have
  */
 export function runScenario(scenario: Scenario, machine: LabConfig = {}, extras: LabExtras = {}): ScenarioResult {
-  return new Run(scenario, { ...scenario.machine, ...machine }, extras).all();
+  const config = { ...scenario.machine, ...machine };
+  try {
+    return new Run(scenario, config, extras).all();
+  } catch (error) {
+    if (!(error instanceof NotStarted)) throw error;
+    const start = { step: 0, text: 'start', said: [], broken: error.violation };
+    return { ok: false, machine: config, steps: [start], findings: [{ step: 0, ...error.violation }] };
+  }
+}
+
+/** There is no lab: a driver of one's own could not be started. */
+class NotStarted extends Error {
+  override readonly name = 'NotStarted';
+  readonly violation: Violation;
+
+  constructor(violation: Violation) {
+    super(violation.message);
+    this.violation = violation;
+  }
 }
 
 class Run {
@@ -75,7 +96,7 @@ class Run {
     this.#config = config;
     this.#extras = extras;
     const watch = sanitized(extras);
-    this.#lab = new Lab(config, {
+    const made = makeLab(config, {
       ...watch.extras,
       observer: (act) => {
         if (act.kind === 'event' && act.result === 'written')
@@ -83,6 +104,8 @@ class Run {
         extras.observer?.(act);
       },
     });
+    if (!(made instanceof Lab)) throw new NotStarted(made);
+    this.#lab = made;
     this.#lab.kernel.onNote((note) => {
       if (note.what === 'vmid') this.#notes.push(note);
     });
@@ -115,7 +138,13 @@ class Run {
   #step(number: number, { operation, expect, note }: ScenarioStep): StepOutcome {
     const noted = note === undefined ? {} : { note };
     if (isCheck(operation)) {
-      const failed = this.#look(operation);
+      let failed: string | null;
+      try {
+        failed = this.#look(operation);
+      } catch (error) {
+        if (error instanceof CaseError) throw new CaseError(`step ${number}: ${error.message}`);
+        throw error;
+      }
       return { step: number, text: checkText(operation), said: [], ...noted, ...this.#judge(number, failed, null) };
     }
     let result: OperationResult;
@@ -128,7 +157,7 @@ class Run {
       return { step: number, text: operationText(operation), said: [], ...noted, ...this.#judge(number, null, broken) };
     }
     this.#model.apply(operation, result);
-    const failed = this.#unexpected(expect, result);
+    const failed = this.#unexpected(operation, expect, result);
     const broken = this.#ask((monitor) => monitor.after?.(operation, result) ?? null);
     const said = [resultText(result), ...noteTexts(this.#notes)].filter((text) => text !== '');
     return { step: number, text: operationText(operation), said, ...noted, ...this.#judge(number, failed, broken) };
@@ -177,10 +206,10 @@ class Run {
     this.#outcomes.push({ step, text: 'close', said: noteTexts(this.#notes), ...this.#judge(step, null, broken) });
   }
 
-  #unexpected(expect: ScenarioStep['expect'], result: OperationResult): string | null {
+  #unexpected(operation: Operation, expect: ScenarioStep['expect'], result: OperationResult): string | null {
     const wanted = typeof expect === 'string' ? expect : expect?.[this.#config.policy ?? 'at-attach'];
     if (wanted === undefined) return null;
-    const got = outcomes(result);
+    const got = outcomes(operation, result);
     return got.includes(wanted) ? null : `expected ${wanted}, got ${got[0] ?? 'nothing'}`;
   }
 
@@ -209,7 +238,8 @@ class Run {
 
   #smmu(name: string) {
     const found = this.#lab.machine.smmus.find((one) => one.name === name);
-    if (found === undefined) throw new CaseError(`there is no ${name}`);
+    if (found === undefined)
+      throw new CaseError(`no SMMU ${name}; there are ${this.#lab.machine.smmus.map((one) => one.name).join(', ')}`);
     return found;
   }
 
@@ -230,7 +260,7 @@ class Run {
       return off ? null : `the STE of ${name} does not translate`;
     }
     for (const [field, wanted] of Object.entries(fields)) {
-      if (!isSteField(field)) throw new ScenarioError(`an STE has no field ${field}`);
+      if (!isSteField(field)) throw new CaseError(`an STE has no field ${field}`);
       const value = STE.get(ste, field);
       const text = typeof wanted === 'number' ? BigInt(wanted) : wanted;
       if (text !== value && text !== STE.valueName(field, value))
@@ -272,14 +302,29 @@ const monitorOf = (property: Property, monitor: Monitor): Monitor & { readonly p
   atEnd: () => monitor.atEnd?.() ?? null,
 });
 
+/** Calls that give something when they succeed: `ok` says that they did. */
+const GIVING: ReadonlySet<Operation['op']> = new Set<Operation['op']>([
+  'svaBind',
+  'dirtyRead',
+  'faultRead',
+  'veventRead',
+  'kexec',
+]);
+
 /** What an expectation may say of a result; the first is what is shown. */
-function outcomes(result: OperationResult): string[] {
+function outcomes({ op }: Operation, result: OperationResult): string[] {
   if (result.status === 'error')
     return result.entries === undefined ? [result.errno] : [result.errno, `${result.errno}:${result.entries}`];
   if (result.status === 'skipped') return ['skipped'];
   const { dma, saw } = result;
   // What a guest saw, whole or its first word: error:CERROR_ILL, error.
-  if (saw !== undefined) return [saw, ...(saw.match(/^\w+(:\w+)?/) ?? []).slice(0, 1), saw.replace(/\W.*/, '')];
+  if (saw !== undefined)
+    return [
+      saw,
+      ...(saw.match(/^\w+(:\w+)?/) ?? []).slice(0, 1),
+      saw.replace(/\W.*/, ''),
+      ...(GIVING.has(op) ? ['ok'] : []),
+    ];
   if (dma === undefined) return ['ok'];
   const { vm, mm } = dma;
   if (vm === undefined && mm === undefined) return [dma.status];

@@ -1,9 +1,13 @@
 /** The shape of scenario files: validated here, and only here, by zod. docs/scenarios.md explains it. */
 import { z } from 'zod';
+import { PRG_RESPONSE } from '../../spec/pri.ts';
+import { STE } from '../../spec/ste.ts';
 import { QUIRK_NAMES, type VmidPolicyName } from '../driver/arm-smmu-v3/index.ts';
 import type { VmidHolder } from '../hw/vmid.ts';
 import { LAB_LIMITS, LAB_PRESETS, type LabConfig, type LabPreset, POLICIES } from '../testing/lab.ts';
+import { STAYS_BLOCKED } from '../testing/model.ts';
 import type { Operation } from '../testing/operation.ts';
+import { STILL_USED } from '../testing/operations/handover.ts';
 import { OPERATIONS } from './shapes/index.ts';
 import { name, small } from './shapes/values.ts';
 
@@ -34,12 +38,41 @@ export const MAX_STEPS = 100_000;
 
 const holderKind = z.enum(['ste', 'cached-ste', 'tlb', 'walk-cache', 'vintf', 'command']);
 
-const OUTCOME =
-  /^(ok|skipped|abort|stall|(old-)?vm\d+:\d+|E[A-Z0-9]{2,15}(:\d+)?|done|posted|timeout|enabled|disabled|error(:\w{1,40})?|0x[0-9a-f]{1,8}|faults \d+|no events|(([A-Z]_[A-Z_]+@\d+|lost)( |$))+|dirty (none|\d+( \d+)*)|stays blocked)$/;
+/** What a step may end in, and what it may say that it saw. */
+const OUTCOMES = [
+  'ok|skipped|abort|stall',
+  '((old-)?vm|mm)\\d+:\\d+',
+  'E[A-Z0-9]{2,15}(:\\d+)?',
+  'done|posted|timeout|enabled|disabled|error(:\\w{1,40})?|0x[0-9a-f]{1,8}',
+  'faults \\d+|no events|(([A-Z]_[A-Z_]+@\\d+|lost)( |$))+|VCMDQ_ERROR( 0x[0-9a-f]{1,8})*',
+  'dirty (none|\\d+( \\d+)*)',
+  `no answer|${Object.keys(PRG_RESPONSE).join('|')}`,
+  'PASID \\d+|nothing adopted|adopted smmu\\d+(, smmu\\d+)*',
+  `${STAYS_BLOCKED}|${STILL_USED}`,
+];
+const OUTCOME = new RegExp(`^(${OUTCOMES.join('|')})$`);
+
+/** Reports fields that an STE does not have, and names that are no values of theirs. */
+function steFields(fields: Readonly<Record<string, string | number>>, context: z.RefinementCtx): void {
+  const known = new Map<string, object>(Object.entries(STE.fields));
+  for (const [field, value] of Object.entries(fields)) {
+    const complain = (message: string): void => context.addIssue({ code: 'custom', path: [field], message });
+    const layout = known.get(field);
+    if (layout === undefined) complain(`an STE has no field ${field}`);
+    else if (typeof value === 'string') {
+      const names = 'values' in layout ? Object.keys(layout.values ?? {}) : [];
+      const legal = names.length === 0 ? 'a number' : `a number or one of ${names.join(', ')}`;
+      if (!names.includes(value)) complain(`expected ${legal}`);
+    }
+  }
+}
 
 /** Steps that only look. */
 const LOOKS = {
-  ste: { dev: name, fields: z.record(z.string(), z.union([z.string(), z.number().int().min(0)])) },
+  ste: {
+    dev: name,
+    fields: z.record(z.string(), z.union([z.string(), z.number().int().min(0)])).superRefine(steFields),
+  },
   vmids: {
     same: z.array(name).min(2).optional(),
     different: z.array(name).min(2).optional(),
@@ -51,7 +84,12 @@ const LOOKS = {
 
 const policy = z.enum(POLICIES as readonly [VmidPolicyName, ...VmidPolicyName[]]);
 /** 'ok', 'skipped', an errno; for a DMA 'ok', 'abort', 'stall', or the page that is read: `vm0:9`. */
-const outcome = z.string().regex(OUTCOME, "an outcome: ok, skipped, abort, stall, a page as vm0:9, or an errno's name");
+const outcome = z
+  .string()
+  .regex(
+    OUTCOME,
+    "expected an outcome: ok, skipped, abort, stall, a page as vm0:9 or mm0:9, an errno's name, or what the step sees",
+  );
 
 type Members = [z.ZodObject<{ op: z.ZodLiteral<string> }>, ...z.ZodObject<{ op: z.ZodLiteral<string> }>[]];
 
@@ -62,6 +100,9 @@ const unionOf = (shapes: Readonly<Record<string, z.ZodRawShape>>, more: z.ZodRaw
     Object.entries(shapes).map(([kind, shape]) =>
       z.strictObject({ op: z.literal(kind), ...shape, ...more }),
     ) as unknown as Members,
+    {
+      error: ({ code }) => (code === 'invalid_union' ? `expected one of ${Object.keys(shapes).join(', ')}` : undefined),
+    },
   );
 
 /** What every step may have beside its operation. */
@@ -78,7 +119,8 @@ const STEP = {
 
 const operation = unionOf({ ...OPERATIONS, ...LOOKS }, STEP);
 
-const machine = z.strictObject({
+/** What a machine may be made of: {@link LabConfig}, each member on its own. */
+export const machineShape = z.strictObject({
   preset: z.enum(Object.keys(LAB_PRESETS) as [LabPreset, ...LabPreset[]]).optional(),
   smmus: small(1, LAB_LIMITS.smmus).optional(),
   devices: small(1, LAB_LIMITS.devices).optional(),
@@ -106,7 +148,7 @@ const machine = z.strictObject({
 const schema = z.strictObject({
   smmulab: z.literal(SCENARIO_VERSION),
   title: z.string().max(400).optional(),
-  machine: machine.optional(),
+  machine: machineShape.optional(),
   properties: z.array(z.string()).max(100).optional(),
   finding: z.strictObject({ rule: z.string(), message: z.string() }).optional(),
   steps: z.array(operation).max(MAX_STEPS),
@@ -143,15 +185,37 @@ export class ScenarioError extends Error {
 const defined = <T extends object>(value: T): T =>
   Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined)) as T;
 
+/** Most characters of a value in a message. */
+const SHOWN = 40;
+
+/** What stands at a place of the data, for a message: scalars as they are. */
+function valueAt(data: unknown, path: readonly PropertyKey[]): string {
+  let at = data;
+  for (const part of path) at = typeof at === 'object' && at !== null ? Reflect.get(at, part) : undefined;
+  if (at === undefined || at === null) return 'nothing';
+  if (Array.isArray(at)) return 'a list';
+  if (typeof at === 'object' && at !== null) return 'a mapping';
+  if (typeof at !== 'string') return String(at);
+  // What a binary file has in it is no business of a terminal's.
+  const text = at.slice(0, SHOWN).replace(/[^ -~]/g, '?');
+  return at.length > SHOWN ? `'${text}...'` : `'${text}'`;
+}
+
+/** The first thing that is wrong: its place, what was expected there, what is there. */
+function complaint(data: unknown, issue: z.core.$ZodIssue | undefined): string {
+  const path = issue?.path ?? [];
+  if (path.length === 0 && issue?.code === 'invalid_type')
+    return `the file: expected a mapping with "smmulab: ${SCENARIO_VERSION}" and "steps", got ${valueAt(data, [])}`;
+  const where = path.map((part) => (typeof part === 'number' ? `[${part}]` : `.${String(part)}`)).join('');
+  const said = (issue?.message ?? 'is not a scenario').replace(/^Invalid \w+: /, '').replace(/, received .*$/, '');
+  const got = issue?.code === 'unrecognized_keys' ? '' : `, got ${valueAt(data, path)}`;
+  return `${where.replace(/^\./, '') || 'the file'}: ${said}${got}`;
+}
+
 /** Data of unknown shape as a scenario. @throws ScenarioError naming the first thing that is wrong */
 export function scenarioOf(data: unknown): Scenario {
   const parsed = schema.safeParse(data);
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    const where =
-      issue?.path.map((part) => (typeof part === 'number' ? `[${part}]` : `.${String(part)}`)).join('') ?? '';
-    throw new ScenarioError(`${where.replace(/^\./, '') || 'the file'}: ${issue?.message ?? 'is not a scenario'}`);
-  }
+  if (!parsed.success) throw new ScenarioError(complaint(data, parsed.error.issues[0]));
   const { title, machine: config = {}, properties, finding, steps } = parsed.data;
   return {
     title,

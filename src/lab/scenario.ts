@@ -17,16 +17,26 @@ export {
 /** Largest scenario file in bytes. */
 export const MAX_SCENARIO = 1 << 24;
 
+/** What is wrong with the YAML, and where, in one line. */
+function yamlText({ code, message }: { readonly code: string; readonly message: string }): string {
+  const [line = message] = message.split('\n');
+  const place = / at line \d+, column \d+/.exec(line)?.[0] ?? '';
+  if (code === 'MULTIPLE_DOCS') return `a second document begins${place}; a scenario is one`;
+  if (line.startsWith('Maximum call stack')) return `nested too deeply${place}`;
+  return line.replace(/:$/, '');
+}
+
 /** Reads a scenario from YAML (or JSON). @throws ScenarioError naming line or field and what was expected */
 export function parseScenario(text: string): Scenario {
   const document = parseDocument(text);
   const [error] = document.errors;
-  if (error !== undefined) throw new ScenarioError((error.message.split('\n')[0] ?? error.message).replace(/:$/, ''));
+  if (error !== undefined) throw new ScenarioError(yamlText(error));
   let data: unknown;
   try {
     data = document.toJS({ maxAliasCount: 0 });
-  } catch (problem) {
-    throw new ScenarioError(problem instanceof Error ? problem.message : String(problem));
+  } catch {
+    // What parses and is no data has an alias.
+    throw new ScenarioError('there is an alias (*name) in it; a scenario has none');
   }
   return scenarioOf(data);
 }

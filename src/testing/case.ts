@@ -209,8 +209,8 @@ export function sanitized(extras: LabExtras = {}): {
   return { extras: { ...extras, withKernel }, findings, sanitizer: () => made };
 }
 
-/** A lab, or why the driver could not be started on it. */
-function makeLab(config: LabConfig, extras: LabExtras | undefined): Lab | Violation {
+/** A lab, or why the driver could not be started on it. @throws CaseError for a lab that cannot be */
+export function makeLab(config: LabConfig, extras: LabExtras | undefined): Lab | Violation {
   try {
     return withoutStacks(() => new Lab(config, extras));
   } catch (error) {

@@ -7,6 +7,7 @@ export * from './arbitraries/case.ts';
 export * from './arbitraries/operations.ts';
 export * from './arbitraries/steps.ts';
 export * from './arbitraries/structures.ts';
+export { twinCase } from './arbitraries/twins.ts';
 export * from './campaign.ts';
 export * from './case.ts';
 export * from './coverage.ts';

@@ -77,8 +77,12 @@ describe('smmulab check on the shipped driver', () => {
   test.each([
     [['nonsense'], "'nonsense' is not a property"],
     [['--policy', 'mine'], "--policy: 'mine' is not one of at-attach, viommu-only, at-domain-alloc, external"],
-    [['--runs', '0'], '--runs: 0 is out of range'],
-    [['--seed', 'x'], "--seed: 'x' is not a number"],
+    [['--runs', '0'], '--runs: 0 is out of range, legal 1..100000000'],
+    [['--runs', '1e99'], "--runs: '1e99' is not a whole number"],
+    [['--seed', 'x'], "--seed: 'x' is not a whole number"],
+    [['--seed', '-1'], '--seed: -1 is out of range, legal 0..0xffffffff'],
+    [['--out', 'no-such-directory'], '--out: no-such-directory: there is no such directory'],
+    [['--out', 'package.json'], '--out: package.json: it is not a directory'],
     [['--shard', '2/2'], "--shard: '2/2' is not I/N"],
     [['--workers', '0'], '--workers: 0 is out of range'],
     [['--merge'], '--merge: no reports'],
@@ -86,9 +90,10 @@ describe('smmulab check on the shipped driver', () => {
     [['--merge', 'x.json', '--seed', '3'], '--seed and --merge'],
     [['--schedule', 'stepped'], "--schedule: 'stepped' is not one of eager, seeded"],
     [['--preset', 'smallVmid', '--vmid-bits', '16'], '--preset smallVmid has 8-bit VMIDs'],
-    [['--driver', 'no-such-file.mjs'], '--driver: no-such-file.mjs'],
+    [['--driver', 'no-such-file.mjs'], '--driver: no-such-file.mjs: there is no such file'],
     [['--replay', 'no-such-file.yaml'], 'no-such-file.yaml: there is no such file'],
     [['--replay', 'x.yaml', '--seed', '3'], '--seed and --replay'],
+    [['--replay', 'x.yaml', '--out', '.'], '--out and --replay'],
     [['--nope'], "unknown option '--nope'"],
   ])('bad usage %j: exit 2 and one line', async (args, message) => {
     const { code, out, err } = await run(['check', ...args]);
@@ -175,12 +180,35 @@ describe('smmulab check --driver: a driver from outside the package', () => {
     expect(half.err).toMatch(/^error: examples\/half\.mjs: the IommuOps has no identityDomain, .*\n$/);
   });
 
+  test('a factory that gives a promise: exit 2 and one line; one that throws: a finding, for run too', () => {
+    const write = (name: string, text: string): string => {
+      const file = `examples/${name}.mjs`;
+      writeFileSync(join(PACKAGE, file), `export default ${text};\n`);
+      return file;
+    };
+    const late = write('late', "async () => { throw new Error('later'); }");
+    expect(smmulab(['check', 'vmid-free', '--driver', late, '--runs', '2'])).toEqual({
+      code: 2,
+      out: '',
+      err: `error: ${late}: the default export gave a promise, expected an IommuOps object\n`,
+    });
+    const file = write('broken-start', "() => { throw new Error('no queue'); }");
+    const scenario = join(scratch(), 'one.yaml');
+    writeFileSync(scenario, 'smmulab: 1\nsteps: []\n');
+    const { code, out, err } = smmulab(['run', scenario, '--driver', file]);
+    expect([code, err]).toEqual([1, '']);
+    expect(out).toContain('BROKEN crash: starting the driver threw Error: no queue');
+    expect(smmulab(['check', '--replay', scenario, '--driver', file]).code).toBe(1);
+  });
+
   test.each(EXAMPLES)('%s of docs/testing.md runs', (file) => {
     const { code, out, err } = runNode([file]);
     expect([code, err]).toEqual([0, '']);
     expect(out).toMatch(
       /^no-shared-vmid holds for 100 cases$|^at-attach: 30 sequences$|^forgetful: broken after \d+ runs$/m,
     );
+    // The driver as shipped has no ATS: a device that answers no ATC_INV does not stop its queue.
+    if (file.includes('driver')) expect(out).toMatch(/^myDriver: holds after 200 runs$/m);
   });
 
   test('what docs/testing.md shows is what the examples are', () => {

@@ -111,7 +111,7 @@ describe('smmulab decode', () => {
       ((await runJson(['decode', 'pte1', '3', '--level', '-1', '--ds'])).value as { name: string }).name,
     ).toContain('L-1');
     await refused(['decode', 'pte1', '3', '--level', '4'], /--level: 4 is out of range, legal -1\.\.3/);
-    await refused(['decode', 'pte1', '3', '--level', 'two'], /--level: 'two' is not a number/);
+    await refused(['decode', 'pte1', '3', '--level', 'two'], /--level: 'two' is not a whole number/);
     await refused(['decode', 'pte1', '3', '--granule', '8k'], /--granule: '8k' is not one of 4k, 16k, 64k/);
     await refused(['decode', 'pte1', '3', '--granule', '64k', '--level', '0'], /64k granule has no level 0/);
   });

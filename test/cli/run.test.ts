@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { POLICIES } from '../../src/testing/lab.ts';
 import { run } from './run.ts';
 
 const DIRECTORY = new URL('../../examples/scenarios/', import.meta.url);
@@ -82,8 +83,51 @@ describe('smmulab run', () => {
     const bad = await runText(scenario([...steps, ste('Config: NESTED')]));
     expect(bad.code).toBe(1);
     expect(bad.out).toContain('STE.Config of d0 is S2_TRANS, expected NESTED');
-    const { err } = await runText(scenario([...steps, ste('S2VMD: 1')]));
-    expect(err).toContain('an STE has no field S2VMD');
+  });
+
+  test('what the steps of a process and of dirty tracking see can be expected, and that they succeeded', async () => {
+    const machine = 'machine: { preset: mmu700, smmus: 1, vms: 1, processes: 1, pasidBits: 4, ats: true, pri: true }\n';
+    const yaml = scenario(
+      [
+        'op: unbind, dev: d1',
+        'op: svaBind, as: b0, dev: d1, mm: mm0, expect: PASID 1',
+        'op: svaBind, as: b1, dev: d1, mm: mm0, expect: ok',
+        'op: mmMap, mm: mm0, page: 9, to: 12, expect: ok',
+        "op: dma, dev: d1, page: 9, pasid: 1, expect: 'mm0:12'",
+        'op: pageRequest, dev: d1, page: 9, pasid: 1, expect: ResponseFailure',
+        'op: hwptAlloc, as: s0, dev: d0, ioas: a0, dirty: true, expect: ok',
+        'op: attach, dev: d0, to: s0, expect: ok',
+        'op: dirtyTracking, hwpt: s0, on: true, expect: ok',
+        'op: dma, dev: d0, page: 8, write: true, expect: ok',
+        'op: dirtyRead, hwpt: s0, expect: dirty 8',
+        'op: dirtyRead, hwpt: s0, expect: ok',
+        'op: kexec, how: orderly, expect: nothing adopted',
+        'op: kexec, how: orderly, expect: ok',
+      ],
+      machine,
+    );
+    expect(await runText(yaml)).toMatchObject({ code: 0, err: '' });
+    // A refused page request is no success.
+    const { out } = await runText(yaml.replace('ResponseFailure', 'ok'));
+    expect(out).toContain('EXPECTATION: expected ok, got ResponseFailure');
+  });
+
+  test.each(POLICIES)('a process and a domain with dirty tracking take no VMID [lifecycle 2]: %s', async (policy) => {
+    const yaml = scenario(
+      [
+        'op: unbind, dev: d1',
+        'op: svaBind, as: b0, dev: d1, mm: mm0, expect: ok',
+        "op: dma, dev: d1, page: 9, pasid: 1, expect: 'mm0:9'",
+        'op: hwptAlloc, as: s0, dev: d0, ioas: a0, dirty: true, expect: ok',
+        'op: attach, dev: d0, to: s0, expect: ok',
+        "op: dma, dev: d0, page: 9, expect: 'vm0:9'",
+        'op: vmids, owned: { smmu0: 0 }',
+        'op: ste, dev: d0, fields: { Config: S1_TRANS, S2VMID: 0 }',
+        'op: ste, dev: d1, fields: { Config: S1_TRANS, S2VMID: 0 }',
+      ],
+      'machine: { preset: mmu700, smmus: 1, vms: 1, processes: 1, pasidBits: 4, ats: true, pri: true }\n',
+    );
+    expect(await runText(yaml, '--policy', policy)).toMatchObject({ code: 0, err: '' });
   });
 
   test('quirks of the file reach the driver: with l1std-no-cfgi a new L1STD is not announced (5.1.1)', async () => {
@@ -99,18 +143,36 @@ describe('smmulab run', () => {
   });
 
   test.each([
-    ['', 'the file: '],
-    ['smmulab: 2\nsteps: []\n', 'smmulab: '],
+    ['', 'the file: expected a mapping with "smmulab: 1" and "steps", got nothing'],
+    ['\u001b[31m\u0000', 'the file: expected a mapping with "smmulab: 1" and "steps", got \'?[31m?\''],
+    ['smmulab: 2\nsteps: []\n', 'smmulab: expected 1, got 2'],
     ['smmulab: 1\n', 'steps: '],
-    ['smmulab: 1\nsteps: [{ op: fly }]\n', 'steps[0].op: '],
-    ['smmulab: 1\nsteps: [{ op: detach }]\n', 'steps[0].dev: '],
+    ['smmulab: 1\nsteps: [{ op: fly }]\n', 'steps[0].op: expected one of ioasAlloc, map, '],
+    ['smmulab: 1\nsteps: [{ op: fly }]\n', ", got 'fly'"],
+    ['smmulab: 1\nsteps: [{ op: detach }]\n', 'steps[0].dev: expected string, got nothing'],
+    [
+      'smmulab: 1\nsteps: [{ op: dma, dev: d0, page: 1e23 }]\n',
+      'steps[0].page: expected an integer, 8 to 15, got 1e+23',
+    ],
+    ['smmulab: 1\nsteps: [{ op: detach, dev: d0, expect: fine }]\n', 'steps[0].expect: expected an outcome: ok, '],
+    ['smmulab: 1\nsteps: [{ op: events, smmu: smmu7, count: 0 }]\n', 'step 1: no SMMU smmu7; there are smmu0, smmu1'],
+    [
+      'smmulab: 1\nsteps: [{ op: ste, dev: d0, fields: { S2VMD: 1 } }]\n',
+      'steps[0].fields.S2VMD: an STE has no field S2VMD',
+    ],
+    ['smmulab: 1\nsteps: [{ op: ste, dev: d0, fields: { Config: NEST } }]\n', "S1_TRANS, S2_TRANS, NESTED, got 'NEST'"],
+    ['smmulab: 1\nsteps: []\n---\nsmmulab: 1\n', 'a second document begins at line 3, column 1; a scenario is one'],
+    [`smmulab: 1\nsteps: ${'['.repeat(20_000)}\n`, 'nested too deeply at line 2'],
     ['smmulab: 1\nsteps: [{ op: detach, dev: d0, twice: true }]\n', 'steps[0]: Unrecognized key: "twice"'],
-    ['smmulab: 1\nmachine: { smmus: 9 }\nsteps: []\n', 'machine.smmus: '],
+    ['smmulab: 1\nmachine: { smmus: 9 }\nsteps: []\n', 'machine.smmus: expected an integer, 1 to 8, got 9'],
     ['smmulab: 1\nmachine: { policy: mine }\nsteps: []\n', 'machine.policy: '],
     ['smmulab: 1\nsteps: [{ op: detach, dev: d9 }]\n', 'step 1: no device d9; there are d0 to d3'],
-    ['smmulab: 1\nproperties: [nonsense]\nsteps: []\n', 'properties: there is no property nonsense'],
+    [
+      'smmulab: 1\nproperties: [nonsense]\nsteps: []\n',
+      'properties: there is no property nonsense; there are s2vmid-owned, ',
+    ],
     ['smmulab: 1\nsteps: []\nx: "\n', 'Missing closing "quote at line 4, column 1'],
-    ['a: &x [1]\nb: *x\nsmmulab: 1\n', 'Alias'],
+    ['a: &x [1]\nb: *x\nsmmulab: 1\n', 'there is an alias (*name) in it; a scenario has none'],
   ])('bad file %j: exit 2 and one line', async (yaml, message) => {
     const { code, out, err } = await runText(yaml);
     expect([code, out]).toEqual([2, '']);

@@ -21,6 +21,7 @@ test.each([
     'rules-kept-answer-in-queue',
     'a page request is answered once the answer is in the queue before its stream is given away (8.1)',
   ],
+  ['vsid-event-before-it-changed', 'an event waits in the queue while the device gets another vSID (DET-5)'],
   ['rules-kept-vcmdq-stays-on', 'what an enabled VCMDQ fetches by is left alone (tegra241-cmdqv 8)'],
 ])('%s: %s', (name) => {
   const scenario = scenarioOf(name);

@@ -18,6 +18,12 @@ const WEIGHTS = {
 const PROPERTIES = [s2vmidOwned, vmidFree, vmidCounted];
 
 describe('the stack as a state machine of fast-check', () => {
+  test('weights of no operation, or of none at all, are refused by name', () => {
+    const wrong = { atach: 1 } as object;
+    expect(() => labCommands(wrong)).toThrow('weights: there is no operation atach; there are ');
+    expect(() => labCommands({ attach: 0 })).toThrow('weights: no operation has a weight above 0');
+  });
+
   test.each(POLICIES)('the shipped driver under policy %s', (name) => {
     let ran = 0;
     const setup = labSetup({ policy: name, streamTable: 'linear', defaultDomain: 'identity' }, PROPERTIES);

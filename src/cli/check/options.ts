@@ -1,9 +1,11 @@
 /** What the options of `smmulab check` ask for. */
+import { accessSync, constants } from 'node:fs';
 import type { CaseOptions } from '../../testing/arbitraries/case.ts';
 import { LAB_PRESETS, type LabPreset, POLICIES } from '../../testing/lab.ts';
 import { PROPERTIES } from '../../testing/properties/index.ts';
 import type { Property } from '../../testing/property.ts';
 import { CliError } from '../error.ts';
+import { reasonOf } from '../io.ts';
 import { COMMON, choice, number, type Options, text, type Values } from '../options.ts';
 import { MAX_SHARDS } from './merge.ts';
 import type { Shard, Task } from './task.ts';
@@ -44,7 +46,10 @@ export function refuse(values: Values, names: readonly string[], with_: string, 
 }
 
 /** @throws CliError for options that a replay takes from its file */
-export const checkReplay = (values: Values): void => refuse(values, DRAWING, 'replay', 'the file says what is run');
+export function checkReplay(values: Values): void {
+  refuse(values, DRAWING, 'replay', 'the file says what is run');
+  refuse(values, ['out'], 'replay', 'the case is saved already');
+}
 
 /** @throws CliError for options that a merge takes from the reports */
 export const checkMerge = (values: Values): void =>
@@ -106,6 +111,26 @@ export function taskOf(values: Values, names: readonly string[], runs: number): 
     ...(bug === undefined ? {} : { bug }),
   };
 }
+
+/** Where failing cases are saved; '' is the current directory. @throws CliError, before any run, if nothing can be there */
+export function outOf(values: Values): string {
+  const out = text(values, 'out') ?? '';
+  try {
+    if (out !== '') accessSync(`${out}/.`, constants.W_OK);
+  } catch (error) {
+    throw new CliError(`--out: ${out}: ${outReason(error)}`);
+  }
+  return out;
+}
+
+const OUT_REASONS: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such directory',
+  ENOTDIR: 'it is not a directory',
+  EACCES: 'it may not be written',
+};
+
+const outReason = (error: unknown): string =>
+  OUT_REASONS[error instanceof Error && 'code' in error ? String(error.code) : ''] ?? reasonOf(error);
 
 /** Worker threads that are wanted. @throws CliError */
 export const workersOf = (values: Values): number => Number(number(values, 'workers', 1n, MAX_WORKERS) ?? 1n);

@@ -3,15 +3,23 @@ import { caseOf, type Scenario, scenarioData } from '../../lab/scenario.ts';
 import { type RunOptions, runCase } from '../../testing/case.ts';
 import { Coverage } from '../../testing/coverage.ts';
 import { configText, headline, storyLines } from '../../testing/story.ts';
+import { CliError } from '../error.ts';
 import { COLUMNS, type Io } from '../io.ts';
 import { loadScenario } from '../load-scenario.ts';
 import { wrap } from '../text.ts';
 import { propertiesOf } from './options.ts';
 import { printJson } from './print.ts';
 
-/** The properties that a scenario is held against: those named, or its own, or all. */
-const wanted = (names: readonly string[], scenario: Scenario): readonly string[] =>
-  names.length > 0 ? names : (scenario.properties ?? []);
+/** The properties that a scenario is held against: those named, or its own, or all. @throws CliError naming the file */
+function wanted(names: readonly string[], { properties = [] }: Scenario, file: string, foreign: boolean) {
+  if (names.length > 0) return propertiesOf(names, foreign);
+  try {
+    return propertiesOf(properties, foreign);
+  } catch (error) {
+    if (error instanceof CliError) throw new CliError(`${file}: properties: ${error.message}`);
+    throw error;
+  }
+}
 
 /** Runs a file; foreign: with a driver that is not the shipped one. The exit code. @throws CliError, CaseError */
 export function replay(
@@ -25,7 +33,7 @@ export function replay(
   const one = caseOf(scenario);
   const coverage = new Coverage();
   const options = { extras, coverage, withoutPolicy: foreign && one.config.policy === undefined };
-  const outcomes = propertiesOf(wanted(names, scenario), foreign).map((property) => ({
+  const outcomes = wanted(names, scenario, file, foreign).map((property) => ({
     property,
     run: runCase(property, one, options),
   }));

@@ -7,7 +7,7 @@ import { excluded, HUNT_RUNS, infected } from '../../testing/zoo/index.ts';
 import { campaign } from '../check/campaign.ts';
 import { hunts } from '../check/hunts.ts';
 import { merge } from '../check/merge.ts';
-import { checkMerge, checkReplay, DEFAULT_RUNS, OPTIONS, taskOf, workersOf } from '../check/options.ts';
+import { checkMerge, checkReplay, DEFAULT_RUNS, OPTIONS, outOf, taskOf, workersOf } from '../check/options.ts';
 import { withPool } from '../check/pool.ts';
 import { printCampaign, printHunt, printJson } from '../check/print.ts';
 import { replay } from '../check/replay.ts';
@@ -53,7 +53,8 @@ change nothing.
   --bug NAME         put a bug of the zoo into the driver and find it: a name, a module's file
                      (docs/bugs.md), or all; ${HUNT_RUNS} runs
   --replay FILE      run this scenario under the properties instead of drawing
-  --out DIR          where failing cases are saved; default: the current directory
+  --out DIR          where failing cases are saved, a directory that is there; default: the current
+                     one
   --json             as JSON
 
 Exit code: 0; 1 if a property is broken; 2 for bad input. With --bug all: 0 if every bug was
@@ -81,7 +82,7 @@ const telling = (task: Task, extras: LabExtras) => ({ extras, withoutPolicy: tas
 async function campaigns(values: Values, names: readonly string[], io: Io): Promise<Report> {
   const task = taskOf(values, names, DEFAULT_RUNS);
   const extras = task.driver === undefined ? {} : { driver: await loadDriver(task.driver) };
-  const tell = teller(task.seed, text(values, 'out') ?? '', telling(task, extras));
+  const tell = teller(task.seed, outOf(values), telling(task, extras));
   const progress = (k: number): void => {
     const made = runOf(task.shard, k) + 1;
     if (made % PROGRESS_EVERY === 0 && made < task.runs) io.err(`${made} of ${task.runs} runs\n`);
@@ -96,7 +97,7 @@ async function bugs(values: Values, names: readonly string[], wanted: string, io
   const left = all ? zoo.filter((bug) => !excluded(bug, task.fixed)) : zoo;
   const [first] = left;
   if (first === undefined) throw new CliError('--bug all: no bug exists where the options say');
-  const tell = all ? null : teller(task.seed, text(values, 'out') ?? '', telling(task, infected(first)));
+  const tell = all ? null : teller(task.seed, outOf(values), telling(task, infected(first)));
   return await withPool(task, workersOf(values), (pool) =>
     hunts(task, pool, left, tell, packageVersion(), ({ name, by }) => {
       if (all) io.err(`${name}: ${by === null ? 'not found' : 'found'}\n`);
@@ -126,7 +127,7 @@ export const verb: Verb = {
       if (flag(values, 'merge')) {
         checkMerge(values);
         if (positionals.length === 0) throw new CliError('--merge: no reports; see smmulab check --help');
-        return finish(merge(positionals, text(values, 'out') ?? '', io), json, io);
+        return finish(merge(positionals, outOf(values), io), json, io);
       }
       if (bug !== undefined && text(values, 'driver') !== undefined)
         throw new CliError('--bug and --driver: a bug is put into the shipped driver');

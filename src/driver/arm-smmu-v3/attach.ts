@@ -201,13 +201,9 @@ function commitAts(state: AttachState): void {
 
 /** Changes who gets the device's events (`arm_smmu_attach_commit_vmaster`). */
 export function commitVmaster(master: Master, vmaster: Vmaster | null): void {
-  const { smmu } = master;
-  if (
-    master.vmaster !== null &&
-    master.vmaster.vsmmu !== vmaster?.vsmmu &&
-    !smmu.options.quirks.has('events-not-drained')
-  )
-    drainEvents(smmu);
+  const { smmu, vmaster: old } = master;
+  const same = old === null || (old.vsmmu === vmaster?.vsmmu && old.vsid === vmaster.vsid);
+  if (!same && !smmu.options.quirks.has('events-not-drained')) drainEvents(smmu);
   smmu.kernel.withLock(smmu.streamsLock, () => {
     master.vmaster = vmaster;
   });

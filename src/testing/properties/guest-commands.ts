@@ -25,6 +25,7 @@ import type { Operation, OperationResult } from '../operation.ts';
 import { commandWords } from '../operations/guest-command.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 import { forEachTranslatingSte } from '../stes.ts';
+import { mayRefuse } from './no-ats.ts';
 import { watching } from './watching.ts';
 
 const RULE = 'guest-commands';
@@ -194,7 +195,13 @@ class GuestCommands implements Monitor {
     const first = o.commands[bad];
     if (first !== undefined && result.status === 'ok')
       return `${o.on} has sent ${text(commandWords(first))}, which it may not or whose vSID it has not, and no error came back`;
-    if (bad < 0 && result.status === 'error' && !failing && result.errno !== 'ENODEV' && !this.#unknown(o))
+    if (
+      bad < 0 &&
+      result.status === 'error' &&
+      !failing &&
+      result.errno !== 'ENODEV' &&
+      !mayRefuse(this.#watched.lab, o.commands)
+    )
       return `${o.on} has sent ${o.commands.map((one) => text(commandWords(one))).join(', ')}: ${result.errno} came back (${result.why})`;
     const all = wanted.flatMap((words) => words ?? []);
     const stray = this.#late ? undefined : this.#stray(viommu, all);
@@ -202,13 +209,6 @@ class GuestCommands implements Monitor {
       return `${o.on} sends commands, and ${stray.smmu} gets ${text(stray.words)}: that is no command of its own`;
     if (result.status === 'ok') return this.#missing(o.on, viommu, all);
     return result.status === 'error' ? this.#counted(o.on, viommu, wanted, result.entries) : null;
-  }
-
-  /** A driver of one's own that has no ATS need not know CMD_ATC_INV. */
-  #unknown({ commands }: Extract<Operation, { op: 'invalidate' }>): boolean {
-    const { driver, ops, devices } = this.#watched.lab;
-    if (driver !== null || !commands.some(({ command }) => command === 'ATC_INV')) return false;
-    return devices.every(({ dev }) => ops.capable?.(dev, 'ats-not-supported') === true);
   }
 
   /** What a command must become. The VMID field is filled in where it is known. */

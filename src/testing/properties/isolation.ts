@@ -11,7 +11,7 @@ import { C_BAD_STE, EVENT_BYTES, F_TRANSLATION, type Words } from '../../../spec
 import type { Observer } from '../../hw/observer.ts';
 import { Access, Outcome, type Transaction } from '../../hw/transaction.ts';
 import { twinCase, vmOf } from '../arbitraries/twins.ts';
-import type { Finding, LabCase, RunOptions, RunResult, StepRecord } from '../case.ts';
+import { type Finding, type LabCase, makeLab, type RunOptions, type RunResult, type StepRecord } from '../case.ts';
 import { CaseError, Lab } from '../lab.ts';
 import type { Operation, OperationResult } from '../operation.ts';
 import { execute } from '../operations.ts';
@@ -192,7 +192,9 @@ function ended({ stalled }: Lab, operation: Operation, result: OperationResult):
 /** One of the two runs. */
 function observe({ config, steps }: LabCase, mine: readonly boolean[], other: boolean, options: RunOptions): Observed {
   const eyes = new Eyes();
-  const lab = withoutStacks(() => new Lab(config, { ...options.extras, observer: eyes.observe }));
+  const lab = makeLab(config, { ...options.extras, observer: eyes.observe });
+  if (!(lab instanceof Lab))
+    return { steps: [], seen: new Map(), overflow: false, held: eyes.held, finding: { ...lab, step: 0 } };
   eyes.open(lab);
   if (!other) options.coverage?.attach(lab, undefined, [isolation]);
   quiet(lab);

@@ -11,6 +11,7 @@ import { Mappings } from '../mappings.ts';
 import type { OkResult, Operation, OperationResult } from '../operation.ts';
 import { ACCEPTED_COMMANDS, type GuestCommand } from '../operations/guest-command.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
+import { mayRefuse } from './no-ats.ts';
 import { watching } from './watching.ts';
 
 const RULE = 'vsid-means-one-device';
@@ -221,7 +222,7 @@ class VsidMeansOneDevice implements Monitor {
     );
     if (result.status === 'error') {
       const fine = unknown === undefined && commands.every(({ command }) => ACCEPTED.has(command));
-      if (fine && result.errno === 'EIO')
+      if (fine && result.errno === 'EIO' && !mayRefuse(this.#watched.lab, commands))
         return `${on}: EIO (${result.why}) for ${commands.map(({ command }) => command).join(', ')}, whose vSIDs have vDEVICEs`;
       return null;
     }

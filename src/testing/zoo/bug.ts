@@ -41,13 +41,48 @@ export interface Bug {
   apply(parts: BugParts): void;
 }
 
-/** @throws CaseError what a bug itself throws is no finding */
+/** Replaceable parts, by the name under which `apply` gets them. */
+type Kind = 'driver' | 'core' | 'iommufd';
+const KINDS: readonly Kind[] = ['driver', 'core', 'iommufd'];
+
+/** The first thing assigned that nothing would ever call, or that lacks its functions; null: all is as it was shaped. */
+function misfit(parts: BugParts, before: Readonly<Record<Kind, object>>): string | null {
+  for (const kind of KINDS)
+    for (const [name, part] of Object.entries(parts[kind])) {
+      const where = `${kind}.${name}`;
+      const shipped: unknown = Reflect.get(before[kind], name);
+      if (shipped === undefined) return `there is no ${where}; ${kind} has ${Object.keys(before[kind]).join(', ')}`;
+      if (typeof part !== typeof shipped || part === null)
+        return `${where} is ${part === null ? 'null' : typeof part}, expected ${typeof shipped}`;
+      if (part === shipped || typeof part !== 'object') continue;
+      // A part may be an instance of a class: its functions are not its own members.
+      let changed = Object.getPrototypeOf(part) !== Object.getPrototypeOf(shipped);
+      for (const [member, value] of Object.entries(shipped as object)) {
+        const now: unknown = Reflect.get(part, member);
+        if (typeof value === 'function' && typeof now !== 'function')
+          return `${where}.${member} is not a function any more`;
+        changed ||= now !== value;
+      }
+      // It may keep things of its own beside them; with those alone it is as shipped.
+      const extra = Object.keys(part).find((member) => !(member in (shipped as object)));
+      if (!changed && extra !== undefined) return `there is no ${where}.${extra}, and nothing else of it differs`;
+    }
+  return null;
+}
+
+/** @throws CaseError what a bug itself throws is no finding, nor what it assigns in vain */
 function applied(bug: Bug, parts: BugParts): void {
+  const before = { driver: { ...parts.driver }, core: { ...parts.core }, iommufd: { ...parts.iommufd } };
+  let answer: unknown;
   try {
-    bug.apply(parts);
+    answer = bug.apply(parts);
   } catch (error) {
     throw new CaseError(`${bug.name} cannot be applied: ${error instanceof Error ? error.message : String(error)}`);
   }
+  if (answer instanceof Promise) answer.catch(() => {});
+  const why =
+    answer instanceof Promise ? 'apply gave a promise; it must be done when it returns' : misfit(parts, before);
+  if (why !== null) throw new CaseError(`${bug.name} cannot be applied: ${why}`);
 }
 
 /** Extras that put a bug into a lab. @throws CaseError (when a lab is made) if the bug's `apply` throws */

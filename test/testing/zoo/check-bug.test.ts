@@ -1,4 +1,4 @@
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -47,5 +47,39 @@ describe('smmulab check --bug', () => {
     const { code, err } = await run(['check', ...args]);
     expect(code).toBe(2);
     expect(err).toContain(message);
+  });
+
+  test.each([
+    ['undefined', 'default export: expected object, received undefined'],
+    ["{ name: 'A B', story: 's', apply() {} }", 'default export: name: expected lower-case words with dashes'],
+    ["{ name: 'a', story: 's' }", 'default export: apply: expected a function'],
+    ["{ name: 'a', story: 's', polices: ['external'], apply() {} }", 'default export: Unrecognized key: "polices"'],
+    ["{ name: 'a', story: 's', lab: { smus: 1 }, apply() {} }", 'default export: lab: Unrecognized key: "smus"'],
+    ["{ name: 'a', story: 's', lab: { smmus: 9 }, apply() {} }", 'lab.smmus: expected an integer, 1 to 8'],
+    ["{ name: 'a', story: 's', async apply() { throw new Error('x'); } }", 'a cannot be applied: apply gave a promise'],
+    ["{ name: 'a', story: 's', apply() { throw new Error('why'); } }", 'a cannot be applied: why'],
+    [
+      "{ name: 'a', story: 's', apply({ driver }) { driver.invalidtion = {}; } }",
+      'a cannot be applied: there is no driver.invalidtion; driver has kernel, ',
+    ],
+    [
+      "{ name: 'a', story: 's', apply({ core }) { core.attachDevice = null; } }",
+      'a cannot be applied: core.attachDevice is null, expected function',
+    ],
+    [
+      "{ name: 'a', story: 's', apply({ driver }) { driver.invalidation = { ...driver.invalidation, flushTags() {} }; } }",
+      'a cannot be applied: there is no driver.invalidation.flushTags',
+    ],
+    [
+      "{ name: 'a', story: 's', apply({ driver }) { driver.invalidation = { flushTag() {} }; } }",
+      'is not a function any more',
+    ],
+  ])('a module that exports %s: exit 2 and one line that says what was expected', async (text, message) => {
+    const file = join(scratch(), 'bug.mjs');
+    writeFileSync(file, `export default ${text};\n`);
+    const { code, out, err } = await run(['check', 'vmid-free', '--bug', file, '--runs', '2']);
+    expect([code, out]).toEqual([2, '']);
+    expect(err).toContain(message);
+    expect(err.trimEnd().split('\n')).toHaveLength(1);
   });
 });
