@@ -5,7 +5,7 @@ import type { Atcs } from './atc.ts';
 import type { CmdqvRules } from './cmdqv.ts';
 import { type Context, hex } from './context.ts';
 import { ForGuest } from './for-guest.ts';
-import type { Stalled } from './stalls.ts';
+import { OWN_QUEUE, type Stalled } from './stalls.ts';
 import { isBypass } from './ste-facts.ts';
 import type { Stream, Streams } from './streams.ts';
 import type { Vmids } from './vmids.ts';
@@ -188,7 +188,10 @@ export class Announced {
     // After a lost CMD_SYNC the news comes late: then the next operation has begun.
     if (this.#underway.has(sid)) return;
     const { stalls, atcs, cmdqv } = this.#view;
-    stalls.given(sid, `was given to ${to}`, this.#smmu.commandQueue.ring.used);
+    stalls.given(sid, `was given to ${to}`, [
+      [OWN_QUEUE, this.#smmu.commandQueue.ring.used],
+      ...(cmdqv?.waiting() ?? []),
+    ]);
     atcs.given(sid, to);
     cmdqv?.given(sid, to);
     this.#judgeGiven(sid, to);

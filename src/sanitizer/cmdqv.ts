@@ -58,6 +58,13 @@ export class CmdqvRules {
     for (const queue of cmdqv.vcmdqs) if (queue.enabled) this.#enabled.add(queue.q);
   }
 
+  /** Commands that wait in the host's VCMDQs, by the name of the queue. */
+  waiting(): [queue: string, commands: number][] {
+    return this.#cmdqv.vcmdqs
+      .filter(({ enabled, owner, ring }) => enabled && owner?.hypOwn === true && ring.used > 0)
+      .map(({ name, ring }) => [name, ring.used]);
+  }
+
   /** Name of an enabled guest VINTF that carries a VMID, or ''. */
   carrier(vmid: number): string {
     for (const [v, { enabled, VMID, HYP_OWN }] of this.#vintfs)

@@ -18,17 +18,14 @@ import { GuestState } from './guest-state.ts';
 import { type Pending, Queues } from './queues.ts';
 import { PAGE_LOG2, type Shape, shapesOfCd } from './shape.ts';
 import type { Blame, Removal, Tag } from './stale.ts';
-import { Stalled } from './stalls.ts';
+import { OWN_QUEUE, Stalled } from './stalls.ts';
 import { SteFacts, type Use } from './ste-facts.ts';
 import { type Stream, Streams } from './streams.ts';
 import type { Tables, Walker } from './tables.ts';
 import { PAGE_UNITS, unitOf } from './units.ts';
 import { Vmids } from './vmids.ts';
 
-/** Name of the SMMU's own queue in announcements. */
-const OWN_QUEUE = 'cmdq';
-
-/** Name of a VCMDQ there. */
+/** Name of a VCMDQ in announcements. */
 const vcmdqName = ({ vcmdq, vintf, lvcmdq }: VcmdqAct): string =>
   vintf < 0 ? `vcmdq${vcmdq}` : `vcmdq${vintf}.${lvcmdq}`;
 const VMW_BITS = CR0.bit('VMW');
@@ -233,7 +230,7 @@ export class SmmuState {
       case 'command':
       case 'command-error':
         this.#command(act);
-        if (act.kind === 'command' && act.queue === OWN_QUEUE) this.stalls.took();
+        if (act.kind === 'command') this.stalls.took(act.queue);
         break;
       case 'register-write':
         this.#context.history.register(this.name, act.offset, act.hi, act.lo);
@@ -276,7 +273,7 @@ export class SmmuState {
       case 'vcmdq':
         this.cmdqv?.vcmdq(act);
         // What a VCMDQ consumed is done before STATUS says that it is disabled (docs/impdef.md).
-        if (act.act === 'disabled') this.queues.stopped(vcmdqName(act));
+        if (act.act === 'disabled') for (const all of [this.queues, this.stalls]) all.stopped(vcmdqName(act));
         break;
       case 'cmdqv-write':
         this.cmdqv?.written(act);

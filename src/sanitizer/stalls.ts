@@ -14,13 +14,16 @@ const SID = CMD_RESUME.slot('StreamID');
 const STAG = CMD_RESUME.slot('STAG');
 const PRG = CMD_PRI_RESP.slot('PRGIndex');
 
-/** A stream got another owner while commands were in the queue: what they answer is answered. */
+/** The SMMU's own Command queue, as acts name it. */
+export const OWN_QUEUE = 'cmdq';
+
+/** A stream got another owner while commands were in queues: what they answer is answered. */
 interface Given {
   readonly sid: number;
   readonly how: string;
   readonly since: number;
-  /** Of these commands. */
-  left: number;
+  /** Of these commands, by queue. */
+  readonly left: Map<string, number>;
 }
 
 /** See the module comment. */
@@ -60,10 +63,19 @@ export class Stalled {
     if (queued === 0) this.#judgeGiven(() => true);
   }
 
-  /** A command of the SMMU's own queue was consumed, and {@link consumed} has been told of it. */
-  took(): void {
-    if (this.#sentBefore > 0 && --this.#sentBefore === 0) this.#ended.clear();
-    if (this.#given.length > 0) this.#judgeGiven((one) => --one.left === 0);
+  /** A command was consumed, and {@link consumed} has been told of it. */
+  took(queue: string): void {
+    if (queue === OWN_QUEUE && this.#sentBefore > 0 && --this.#sentBefore === 0) this.#ended.clear();
+    this.#judgeGiven(({ left }) => {
+      const before = left.get(queue) ?? 0;
+      if (before > 1) left.set(queue, before - 1);
+      return before === 1 && left.delete(queue) && left.size === 0;
+    });
+  }
+
+  /** A VCMDQ was disabled: what it held comes to nothing. */
+  stopped(queue: string): void {
+    this.#judgeGiven(({ left }) => left.delete(queue) && left.size === 0);
   }
 
   /** A PRI record was written. */
@@ -108,14 +120,16 @@ export class Stalled {
       );
   }
 
-  /** A stream gets another owner: nothing of the old one may be left. @param queued commands that were sent before, and wait */
-  given(sid: number, how: string, queued: number): void {
-    const one: Given = { sid, how, since: this.#context.clock.now, left: queued };
-    if (queued === 0) this.#judge(one);
+  /** A stream gets another owner: nothing of the old one may be left. @param waiting commands that were sent before, by queue */
+  given(sid: number, how: string, waiting: Iterable<readonly [queue: string, commands: number]>): void {
+    const left = new Map([...waiting].filter(([, commands]) => commands > 0));
+    const one: Given = { sid, how, since: this.#context.clock.now, left };
+    if (left.size === 0) this.#judge(one);
     else this.#given.push(one);
   }
 
   #judgeGiven(due: (one: Given) => boolean): void {
+    if (this.#given.length === 0) return;
     const now = this.#given.filter(due);
     this.#given = this.#given.filter((one) => !now.includes(one));
     for (const one of now) this.#judge(one);

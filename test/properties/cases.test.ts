@@ -22,6 +22,7 @@ test.each([
     'a page request is answered once the answer is in the queue before its stream is given away (8.1)',
   ],
   ['vsid-event-before-it-changed', 'an event waits in the queue while the device gets another vSID (DET-5)'],
+  ['rules-kept-answer-in-vcmdq', "the same where the host's commands go through a VCMDQ (8.1)"],
   ['rules-kept-vcmdq-stays-on', 'what an enabled VCMDQ fetches by is left alone (tegra241-cmdqv 8)'],
 ])('%s: %s', (name) => {
   const scenario = scenarioOf(name);
