@@ -23,6 +23,12 @@ test.each([
   ],
   ['vsid-event-before-it-changed', 'an event waits in the queue while the device gets another vSID (DET-5)'],
   ['rules-kept-answer-in-vcmdq', "the same where the host's commands go through a VCMDQ (8.1)"],
+  [
+    'dma-contained-sva-of-an-owned-device',
+    'no host driver binds a device that is owned (iommu_device_use_default_domain)',
+  ],
+  ['guest-commands-own-queue', "a VM's VCMDQ goes on while its ioctl is carried out"],
+  ['guest-tables-reset-end', 'the end of a reset that never began writes nothing (pci_dev_reset_iommu_done)'],
   ['rules-kept-vcmdq-stays-on', 'what an enabled VCMDQ fetches by is left alone (tegra241-cmdqv 8)'],
 ])('%s: %s', (name) => {
   const scenario = scenarioOf(name);

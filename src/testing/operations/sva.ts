@@ -1,4 +1,5 @@
 /** Shared virtual addressing: devices of the host's that use the address space of a process, by its PASID. */
+import { groupOf } from '../../driver/iommu/index.ts';
 import type { Performers, Texts } from './family.ts';
 
 /** See the module comment. */
@@ -16,7 +17,8 @@ export const performSva: Performers<SvaOperation> = {
   svaBind: (lab, { as, dev, mm }) => {
     if (lab.processes.bond(as) !== undefined) return { status: 'skipped', why: `${as} is there already` };
     const { vfio, dev: device } = lab.device(dev);
-    if (vfio.bound) return { status: 'skipped', why: `${dev} is a VM's` };
+    // No driver of the host's is probed for a device that somebody owns (`iommu_device_use_default_domain`).
+    if (vfio.bound || groupOf(device).owner !== null) return { status: 'skipped', why: `${dev} is a VM's` };
     const { pasid } = lab.processes.bind(as, device, mm);
     return { status: 'ok', saw: `PASID ${pasid}` };
   },

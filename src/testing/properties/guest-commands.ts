@@ -26,7 +26,7 @@ import { commandWords } from '../operations/guest-command.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 import { forEachTranslatingSte } from '../stes.ts';
 import { mayRefuse } from './no-ats.ts';
-import { watching } from './watching.ts';
+import { GUEST_QUEUE, watching } from './watching.ts';
 
 const RULE = 'guest-commands';
 
@@ -95,7 +95,9 @@ class GuestCommands implements Monitor {
     if (op !== 'invalidate') return;
     this.#seen = [];
     this.#unwatch = watching(this.#watched.lab.machine.watch, (act) => {
-      if (act.kind === 'command') this.#seen.push({ smmu: act.smmu, words: act.words.slice() });
+      // A VM's own queues go on meanwhile.
+      if (act.kind === 'command' && !GUEST_QUEUE.test(act.queue))
+        this.#seen.push({ smmu: act.smmu, words: act.words.slice() });
     });
   }
 

@@ -45,6 +45,7 @@ class GuestTables implements Monitor {
   readonly #tainted = new Set<string>();
   /** SMMUs behind which a device does not answer, or a queue did not. */
   readonly #unsure = new Set<string>();
+  readonly #resets = new Map<string, number>();
   #lost = false;
   /** SMMUs invalidate by range, and know SubstreamIDs. */
   readonly #range: boolean;
@@ -98,8 +99,7 @@ class GuestTables implements Monitor {
         return null;
       case 'resetBegin':
       case 'resetEnd':
-        // Its STE is written twice; without ATS it is left alone.
-        if (this.#watched.lab.config.ats === true) this.#stage1.attach(o.dev, this.#stage1.stage1Of(o.dev));
+        this.#reset(o.dev, o.op === 'resetBegin' ? 1 : -1);
         return null;
       case 'atcHang':
         this.#unsure.add(this.#watched.lab.device(o.dev).smmu);
@@ -107,6 +107,15 @@ class GuestTables implements Monitor {
       default:
         return this.#guest(o, result);
     }
+  }
+
+  /** Resets nest; the first and the last write the device's STE. Without ATS it is left alone. */
+  #reset(dev: string, change: 1 | -1): void {
+    const before = this.#resets.get(dev) ?? 0;
+    const now = Math.max(0, before + change);
+    this.#resets.set(dev, now);
+    if (this.#watched.lab.config.ats === true && (before === 0) !== (now === 0))
+      this.#stage1.attach(dev, this.#stage1.stage1Of(dev));
   }
 
   /** What guests and devices do. */

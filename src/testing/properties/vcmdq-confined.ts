@@ -26,13 +26,13 @@ import type { IommufdContext } from '../../iommufd/index.ts';
 import type { Operation, OperationResult } from '../operations.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 import { steAddress } from '../stes.ts';
+import { GUEST_QUEUE } from './watching.ts';
 
 const RULE = 'vcmdq-confined';
 
 /** VINTF of the host. */
 const HOST = 0;
 const PAGE = 4096;
-const GUEST_QUEUE = /^vcmdq([1-9]\d*)\.(\d+)$/;
 /** Shortest queue: ADDR of BASE cannot say more. */
 const LEAST_BYTES = 2 ** (VCMDQ_BASE.field('ADDR').address ?? 0);
 const LOG2SIZE = VCMDQ_BASE.slot('LOG2SIZE');
