@@ -158,7 +158,6 @@ interface Group {
 /** Runs the agents of one machine as the schedule says. */
 export class Conductor {
   readonly schedule: Schedule;
-  readonly #agents: Agent[] = [];
   readonly #groups: Group[] = [];
   readonly #speculators: Speculator[] = [];
   #running = false;
@@ -172,8 +171,12 @@ export class Conductor {
    * @param busy whether one of them is ready, for a block that knows a quicker way than to ask each
    */
   add(agents: readonly Agent[], busy: () => boolean = () => agents.some(({ ready }) => ready)): void {
-    this.#agents.push(...agents);
     this.#groups.push({ agents, busy });
+  }
+
+  /** All agents, in the order in which they go where nothing is drawn. */
+  get #agents(): Agent[] {
+    return this.#groups.flatMap(({ agents }) => agents);
   }
 
   /** Adds sources of speculative acts. */
@@ -219,9 +222,10 @@ export class Conductor {
    */
   step(name?: string): boolean {
     if (this.#running) return false;
-    if (name !== undefined && !this.#agents.some((agent) => agent.name === name))
-      throw new RangeError(`no agent ${name}; there are ${this.#agents.map((agent) => agent.name).join(', ')}`);
-    for (const agent of this.#agents)
+    const agents = this.#agents;
+    if (name !== undefined && !agents.some((agent) => agent.name === name))
+      throw new RangeError(`no agent ${name}; there are ${agents.map((agent) => agent.name).join(', ')}`);
+    for (const agent of agents)
       if (agent.ready && (name === undefined || agent.name === name)) {
         this.#act(agent);
         return true;
@@ -276,7 +280,10 @@ export class Conductor {
   /** The agent that is the nth of those that are ready. */
   #readyAt(n: number): Agent | undefined {
     let left = n;
-    for (const agent of this.#agents) if (agent.ready && left-- === 0) return agent;
+    for (const { agents, busy } of this.#groups) {
+      if (!busy()) continue;
+      for (const agent of agents) if (agent.ready && left-- === 0) return agent;
+    }
     return undefined;
   }
 }

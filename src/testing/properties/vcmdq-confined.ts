@@ -26,7 +26,7 @@ import type { IommufdContext } from '../../iommufd/index.ts';
 import type { Operation, OperationResult } from '../operations.ts';
 import type { Monitor, Property, Violation, Watched } from '../property.ts';
 import { steAddress } from '../stes.ts';
-import { GUEST_QUEUE } from './watching.ts';
+import { GUEST_QUEUE, watching } from './watching.ts';
 
 const RULE = 'vcmdq-confined';
 
@@ -81,12 +81,7 @@ class VcmdqConfined implements Monitor {
     const { machine } = watched.lab;
     this.#any = machine.cmdqvs.size > 0;
     if (!this.#any) return;
-    const { watch } = machine;
-    const next = watch.observer;
-    watch.observer = (act) => {
-      next?.(act);
-      this.#observe(act);
-    };
+    watching(machine.watch, (act) => this.#observe(act));
   }
 
   #break(message: string): void {
